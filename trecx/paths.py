@@ -1,0 +1,22 @@
+"""Every folder that this project reads or writes, named once. Nothing else builds a path."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Prepared data sets, one .npz file each. TRECX_DATA moves them to another disk.
+DATA = Path(os.environ.get("TRECX_DATA", ROOT / "data")).expanduser().resolve()
+DOWNLOADS = DATA / "downloads"  # original archives of the full data sets, kept for a resumed download
+
+# Everything that `make` can rebuild.
+BUILD = ROOT / "_build"
+RECORDS = Path(os.environ.get("TRECX_RECORDS", BUILD / "records")).expanduser().resolve()
+HTML = BUILD / "html"
+
+BOOK = ROOT / "book"
+NOTEBOOKS = ROOT / "notebooks"
+PUBLISHED = BOOK / "records"  # records of long runs, committed, read by the book without training
+TABLES = BOOK / "tables"  # CSV files that the notebooks write for the reader to download
+
+PAPER = Path(__file__).with_name("paper.yaml")  # every number quoted from the paper
