@@ -1,0 +1,141 @@
+"""The layers that all networks share, with the conventions of the authors' Keras code.
+
+Three of them differ from PyTorch's habits and matter to the last unit of every count:
+every convolution has a bias, also before batch norm; "same" padding is asymmetric where
+TensorFlow's is; and a flattened map is ordered height, width, channel.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SamePad2d(nn.Module):
+    """Zero-pad (N, C, H, W) so that a strided window gives ceil(H / stride) rows, as TensorFlow does.
+
+    An odd total goes to the bottom and the right: a 3x3 window with stride 2 on an even map pads
+    nothing at the top and the left. PyTorch's symmetric padding would shift the sampling grid.
+    """
+
+    def __init__(self, kernel: tuple[int, int], stride: int) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        pads: list[int] = []
+        for size, kernel in ((int(x.shape[3]), self.kernel[1]), (int(x.shape[2]), self.kernel[0])):
+            total = max((math.ceil(size / self.stride) - 1) * self.stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        return F.pad(x, pads) if any(pads) else x
+
+
+def conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int] = 3,
+    stride: int = 1,
+    *,
+    depthwise: bool = False,
+    init: str = "he_normal",
+) -> nn.Sequential:
+    """Convolution with bias and "same" padding: (N, in, H, W) -> (N, out, ceil(H/stride), ceil(W/stride)).
+
+    A depthwise kernel is always Glorot-uniform and free of L2: the authors pass an initialiser and a
+    regulariser to it under argument names that Keras ignores.
+    """
+    kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
+    groups = in_channels if depthwise else 1
+    # An odd window with stride 1 needs the same padding on both sides: the convolution can do it itself.
+    symmetric = stride == 1 and kh % 2 == 1 and kw % 2 == 1
+    padding = (kh // 2, kw // 2) if symmetric else 0
+    layer = nn.Conv2d(in_channels, out_channels, (kh, kw), stride, padding, groups=groups)
+    init_kernel(layer.weight, "glorot_uniform" if depthwise else init, depthwise=depthwise)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    if symmetric or (kh, kw) == (1, 1):
+        return nn.Sequential(layer)
+    return nn.Sequential(SamePad2d((kh, kw), stride), layer)
+
+
+def conv_bn(*args: object, relu: bool = True, **kwargs: object) -> nn.Sequential:
+    """`conv`, batch norm and, unless told otherwise, ReLU."""
+    layers = [*conv(*args, **kwargs)]  # type: ignore[arg-type]
+    layers.append(nn.BatchNorm2d(layers[-1].out_channels, eps=1e-3, momentum=0.01))  # type: ignore[arg-type]
+    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+
+def separable(in_channels: int, out_channels: int, stride: int = 1, init: str = "he_normal") -> nn.Sequential:
+    """Depthwise 3x3, batch norm, ReLU, then 1x1, batch norm, ReLU: the block of DS-CNN and MobileNet."""
+    return nn.Sequential(
+        *conv_bn(in_channels, in_channels, 3, stride, depthwise=True),
+        *conv_bn(in_channels, out_channels, 1, init=init),
+    )
+
+
+def dense(in_features: int, out_features: int, init: str = "glorot_uniform") -> nn.Linear:
+    """Fully connected layer with bias: (N, in) -> (N, out)."""
+    layer = nn.Linear(in_features, out_features)
+    init_kernel(layer.weight, init)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Flatten(nn.Module):
+    """(N, C, H, W) -> (N, H*W*C), channels fastest: Keras's order, so that released weights fit unchanged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class Channels(nn.Module):
+    """The first `keep` channels of a map: (N, C, H, W) -> (N, keep, H, W). Costs nothing."""
+
+    def __init__(self, keep: int) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.keep]
+
+
+class MixedPool(nn.Module):
+    """Learned mix of max and average pooling, a*max + (1-a)*mean, to at most `cells` x `cells`.
+
+    Feature reduction of Shallow-Deep Networks (Kaya et al. 2019, section 4.1); the windows do not overlap.
+    """
+
+    def __init__(self, size: tuple[int, int], cells: int = 4) -> None:
+        super().__init__()
+        self.window = tuple(math.ceil(s / cells) for s in size)
+        self.mix = nn.Parameter(torch.zeros(()))  # sigmoid(0): half and half
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.sigmoid(self.mix)
+        return a * F.max_pool2d(x, self.window, ceil_mode=True) + (1 - a) * F.avg_pool2d(
+            x, self.window, ceil_mode=True
+        )
+
+
+INITIALISERS = ("he_normal", "glorot_uniform")
+
+
+@torch.no_grad()
+def init_kernel(weight: Tensor, rule: str, *, depthwise: bool = False) -> None:
+    """Fill a kernel as Keras does: He-normal (truncated at two deviations) or Glorot-uniform.
+
+    A depthwise kernel has fans k*k*C in and k*k out, because Keras reads them off the shape (k, k, C, 1).
+    """
+    window = weight[0, 0].numel() if weight.dim() == 4 else 1
+    fan_out, fan_in = weight.shape[0] * window, weight.shape[1] * window
+    if depthwise:
+        fan_in, fan_out = fan_out, window
+    if rule == "he_normal":
+        # Cutting a unit normal at +-2 leaves a deviation of 0.8796; Keras divides it out.
+        std = math.sqrt(2 / fan_in) / 0.87962566103423978
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+    elif rule == "glorot_uniform":
+        limit = math.sqrt(6 / (fan_in + fan_out))
+        nn.init.uniform_(weight, -limit, limit)
+    else:
+        raise ValueError(f"unknown initialiser {rule!r}: choose one of {', '.join(INITIALISERS)}")
