@@ -1,0 +1,28 @@
+"""Helpers for every test."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trecx import paths
+
+os.environ["MPLBACKEND"] = "agg"  # no window, also on a desktop
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """`shared("reference/x.npz")`: a file of the optional reference material, or a skip that says what is missing.
+
+    The material is looked for in $TRECX_SHARED, else in a folder `shared` beside the checkout.
+    """
+    folder = Path(os.environ.get("TRECX_SHARED", paths.ROOT.parent / "shared"))
+
+    def locate(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            pytest.skip(f"needs {name} of the optional reference material: set TRECX_SHARED to its folder")
+        return path
+
+    return locate
