@@ -45,12 +45,12 @@ def resnet8(width: float = 1.0) -> nn.Sequential:
 def ds_cnn(width: float = 1.0, blocks: int = 4) -> nn.Sequential:
     """DS-CNN of MLPerf Tiny on (N, 1, 49, 10), ten MFCCs of 49 frames."""
     c = _scaled(64, width)
-    stages = OrderedDict(
+    stages: OrderedDict[str, nn.Module] = OrderedDict(
         stem=nn.Sequential(*conv_bn(1, c, (10, 4), 2, init="glorot_uniform"), nn.Dropout(0.2))  # 64 x 25 x 5
     )
     for k in range(1, blocks + 1):
-        stages[f"block{k}"] = separable(c, c, init="glorot_uniform")
-    stages[f"block{blocks}"].append(nn.Dropout(0.4))
+        block = separable(c, c, init="glorot_uniform")
+        stages[f"block{k}"] = nn.Sequential(*block, nn.Dropout(0.4)) if k == blocks else block
     return nn.Sequential(stages)
 
 
@@ -61,7 +61,7 @@ _MOBILENET = [(1, 16), (2, 32), (1, 32), (2, 64), (1, 64), (2, 128), *[(1, 128)]
 def mobilenet(width: float = 1.0) -> nn.Sequential:
     """MobileNetV1 with width multiplier 0.25 (`width` multiplies on top) on (N, 3, 96, 96) in [0, 1]."""
     channels = _scaled(8, width)
-    stages = OrderedDict(layer1=conv_bn(3, channels, 3, 2))  # 8 x 48 x 48
+    stages: OrderedDict[str, nn.Module] = OrderedDict(layer1=conv_bn(3, channels, 3, 2))  # 8 x 48 x 48
     for k, (stride, out) in enumerate(_MOBILENET, start=2):
         out = _scaled(out, width)
         stages[f"layer{k}"] = separable(channels, out, stride)

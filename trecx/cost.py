@@ -12,6 +12,7 @@ included), both for one sample in inference:
 """
 
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,15 @@ from math import prod
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
 
 from trecx.network import EarlyExitNetwork
+
+with warnings.catch_warnings():
+    # fvcore scripts a loss on import and traces the model; torch announces the end of both.
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,10 @@ def count(module: nn.Module, x: Tensor, rules: dict[str, Rule]) -> int:
     was_training = module.training
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     analysis = FlopCountAnalysis(module.eval(), x).set_op_handle(**rules)
-    total = analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none").total()
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        total = analysis.total()
     module.train(was_training)
     return round(total)
 

@@ -11,15 +11,17 @@ from trecx.layers import Channels, Flatten, conv, conv_bn, dense
 
 
 class ExitHead(nn.Module):
-    """`features`, then `pool`, flatten and a dense layer: (N, C, H, W) -> logits (N, classes)."""
+    """`features`, then `pool`, flatten and a dense layer: (N, C, H, W) -> maps and logits (N, classes)."""
 
     def __init__(self, features: nn.Module, pool: nn.Module, flat: int, classes: int, init: str) -> None:
         super().__init__()
         self.features = features
         self.classify = nn.Sequential(pool, Flatten(), dense(flat, classes, init))
 
-    def forward(self, tap: Tensor) -> Tensor:
-        return self.classify(self.features(tap))
+    def forward(self, tap: Tensor) -> tuple[Tensor, Tensor]:
+        """Feature maps, which the final head may want to see, and logits."""
+        maps = self.features(tap)
+        return maps, self.classify(maps)
 
 
 class DepthwiseExit(nn.Sequential):
@@ -36,7 +38,7 @@ class DepthwiseExit(nn.Sequential):
     @property
     def depthwise(self) -> nn.Conv2d:
         """The depthwise layer, whose weights EV-assistance copies."""
-        return self[1][-1]  # type: ignore[index,return-value]
+        return self[1][-1]  # type: ignore[index]
 
 
 def branch_conv(in_channels: int, out_channels: int, *, published: bool, init: str) -> nn.Sequential:

@@ -6,6 +6,7 @@ TensorFlow's is; and a flattened map is ordered height, width, channel.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,10 +59,10 @@ def conv(
     return nn.Sequential(SamePad2d((kh, kw), stride), layer)
 
 
-def conv_bn(*args: object, relu: bool = True, **kwargs: object) -> nn.Sequential:
+def conv_bn(*args: Any, relu: bool = True, **kwargs: Any) -> nn.Sequential:
     """`conv`, batch norm and, unless told otherwise, ReLU."""
-    layers = [*conv(*args, **kwargs)]  # type: ignore[arg-type]
-    layers.append(nn.BatchNorm2d(layers[-1].out_channels, eps=1e-3, momentum=0.01))  # type: ignore[arg-type]
+    layers = [*conv(*args, **kwargs)]
+    layers.append(nn.BatchNorm2d(layers[-1].out_channels, eps=1e-3, momentum=0.01))
     return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
 
 
@@ -112,9 +113,7 @@ class MixedPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         a = torch.sigmoid(self.mix)
-        return a * F.max_pool2d(x, self.window, ceil_mode=True) + (1 - a) * F.avg_pool2d(
-            x, self.window, ceil_mode=True
-        )
+        return a * F.max_pool2d(x, self.window, ceil_mode=True) + (1 - a) * F.avg_pool2d(x, self.window, ceil_mode=True)
 
 
 INITIALISERS = ("he_normal", "glorot_uniform")

@@ -43,9 +43,8 @@ class EarlyExitNetwork(nn.Module):
         for tap, stage in self.backbone.named_children():
             x = stage(x)
             if tap in self.exits:
-                head = self.exits[tap]
-                early = head.features(x)
-                logits.append(head.classify(early))
+                early, exit_logits = self.exits[tap](x)
+                logits.append(exit_logits)
                 if last == len(logits) - 1:
                     return logits
         return [*logits, self.final(x, early)]
@@ -79,9 +78,8 @@ class EarlyExitNetwork(nn.Module):
             x = stage(x)
             if tap not in self.exits:
                 continue
-            head = self.exits[tap]
-            early = head.features(x)
-            softmax = head.classify(early).float().softmax(1)
+            early, exit_logits = self.exits[tap](x)
+            softmax = exit_logits.float().softmax(1)
             leave = softmax.amax(1) > threshold
             probabilities[left[leave]] = softmax[leave]
             taken[left[leave]] = exit_index
@@ -118,7 +116,7 @@ class EarlyExitNetwork(nn.Module):
         final.weight.copy_(early.weight)
         final.bias.copy_(early.bias)  # type: ignore[union-attr,arg-type]
 
-    def l2_kernels(self) -> Iterator[nn.Parameter]:
+    def l2_kernels(self) -> Iterator[Tensor]:
         """Kernels under L2: those of ordinary convolutions, 1x1 included; never depthwise, dense, bias or BN."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.groups == 1:

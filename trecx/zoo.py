@@ -6,7 +6,7 @@ Where the authors have no version for a task, the rule of the nearest task is ca
 book's page 'Deviations').
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -88,7 +88,7 @@ SDN_TAPS = {
     "vww": ("layer4", "layer8", "layer10"),
 }
 T_RECX_TAP = {task: (geometry.tap,) for task, geometry in GEOMETRY.items()}
-NO_TAP: Mapping[str, tuple[str, ...]] = {task: () for task in GEOMETRY}
+NO_TAP: Mapping[str, tuple[str, ...]] = dict.fromkeys(GEOMETRY, ())
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,7 @@ METHODS = {
             loss=(),
             tasks=("kws",),
         ),
-        Method(
-            "trecx_ev", "T-RecX", "T-RecX with EV-assistance: the paper's method", "trecx", "view", transfer=True
-        ),
+        Method("trecx_ev", "T-RecX", "T-RecX with EV-assistance: the paper's method", "trecx", "view", transfer=True),
         Method("trecx_no_ev", "T-RecX, no EV", "T-RecX's exit, the benchmark's own final head", "trecx"),
         Method(
             "trecx_no_transfer",
@@ -230,16 +228,16 @@ def _exit_head(kind: str, g: Geometry, shape: tuple[int, int, int], final_channe
     channels, *size = shape
     conv_init, dense_init, _ = g.init
     features: nn.Module = nn.Identity()
-    pool: nn.Module = nn.AvgPool2d([min(4, s) for s in size])
+    pool: nn.Module = _window(4, size)
     if kind == "trecx":
         # The paper wants the view no wider than half of F; this binds where the tap itself is wide.
         width = min(2 * channels, final_channels // 2) if g.widen else channels // 2
         features = DepthwiseExit(channels, width, g.kernel, 2, g.widen, conv_init)
-        pool = nn.AvgPool2d([min(g.pool, s) for s in output_shape(features, shape)[1:]])
+        pool = _window(g.pool, output_shape(features, shape)[1:])
     elif kind in ("branch", "branch_published"):
         out = min(g.branch or max(1, channels // 2), channels)
         features = branch_conv(channels, out, published=kind == "branch_published", init="he_normal")
-        pool = nn.AvgPool2d([min(p, s) for p, s in zip(g.branch_pool or size, size, strict=True)])
+        pool = nn.AvgPool2d(g.branch_pool or (size[0], size[1]))
     elif kind == "mixed":
         pool = MixedPool((size[0], size[1]))
     flat = _numel(output_shape(nn.Sequential(features, pool), shape))
@@ -290,6 +288,11 @@ def output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, i
     out: Tensor = module.eval()(torch.zeros(1, *shape))
     module.train(was_training)
     return tuple(out.shape[1:])  # type: ignore[return-value]
+
+
+def _window(side: int, size: Sequence[int]) -> nn.AvgPool2d:
+    """Average pooling over `side` x `side`, or over the whole of a smaller map."""
+    return nn.AvgPool2d((min(side, size[0]), min(side, size[1])))
 
 
 def _numel(shape: tuple[int, ...]) -> int:

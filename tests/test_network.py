@@ -1,0 +1,202 @@
+"""The networks compute what the paper's do, and `predict` really stops early."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from trecx.backbones import BACKBONES
+from trecx.errors import TrecxError
+from trecx.heads import ExitHead, FinalHead
+from trecx.layers import Flatten, SamePad2d, conv, init_kernel
+from trecx.network import EarlyExitNetwork
+from trecx.tasks import TASKS
+from trecx.zoo import METHODS, build, tap_shapes
+
+PAIRS = [(task, m.name) for m in METHODS.values() for task in m.tasks]
+
+
+def inputs(task: str, n: int = 8) -> torch.Tensor:
+    return torch.randn(n, *TASKS[task].input_shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("task", "method"), PAIRS)
+def test_forward_gives_the_logits_of_every_exit(task: str, method: str) -> None:
+    network = build(task, method).eval()
+    logits = network(inputs(task, 2))
+    assert len(logits) == network.num_exits == len(METHODS[method].taps[task]) + 1
+    assert {row.shape for row in logits} == {(2, len(TASKS[task].classes))}
+
+
+@pytest.mark.parametrize(("task", "method"), PAIRS)
+def test_predict_agrees_with_forward_at_every_threshold(task: str, method: str) -> None:
+    torch.manual_seed(0)
+    network = build(task, method).eval()
+    x = inputs(task)
+    with torch.no_grad():
+        softmax = torch.stack([row.softmax(1) for row in network(x)], 1)  # (N, exits, classes)
+    confidence = softmax[:, :-1].amax(2)
+    for threshold in [0.0, 0.5, 1.0, *np.quantile(confidence, [0.3, 0.6]).tolist()] if confidence.numel() else [0.5]:
+        probabilities, taken = network.predict(x, threshold)
+        leaves = torch.cat([confidence > threshold, torch.ones(len(x), 1, dtype=torch.bool)], 1)
+        expected = leaves.int().argmax(1)  # the first exit whose confidence exceeds the threshold
+        assert torch.equal(taken, expected)
+        assert torch.allclose(probabilities, softmax[torch.arange(len(x)), expected], atol=1e-5)
+
+
+def samples_per_layer(network: EarlyExitNetwork, x: torch.Tensor, threshold: float) -> Counter[str]:
+    """How many samples each convolution and dense layer saw during `predict`."""
+    seen: Counter[str] = Counter()
+    hooks = [
+        module.register_forward_hook(lambda m, args, out, name=name: seen.update({name: len(args[0])}))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    network.predict(x, threshold)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_samples_that_exit_do_not_run_through_the_rest() -> None:
+    torch.manual_seed(0)
+    network, x = build("ic", "trecx_ev").eval(), inputs("ic")
+    with torch.no_grad():
+        confidence = network(x)[0].softmax(1).amax(1)
+    threshold = confidence.median().item()
+    stay = int((confidence <= threshold).sum())
+    assert 0 < stay < len(x)
+    seen = samples_per_layer(network, x, threshold)
+    for name, count in seen.items():
+        before = name.startswith(("backbone.stem", "backbone.stack1", "exits"))
+        assert count == (len(x) if before else stay), name
+    executed = samples_per_layer(network, x, 0.0)  # every sample exits early: nothing else is executed
+    assert all(name.startswith(("backbone.stem", "backbone.stack1", "exits")) for name in executed)
+    assert set(samples_per_layer(network, x, 1.0).values()) == {len(x)}
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
+def test_impossible_threshold_is_refused(threshold: float) -> None:
+    with pytest.raises(TrecxError, match="from 0 to 1"):
+        build("kws", "trecx_ev").predict(inputs("kws"), threshold)
+
+
+def test_predict_leaves_the_mode_alone() -> None:
+    network = build("kws", "trecx_ev").train()
+    network.predict(inputs("kws"), 0.5)
+    assert network.training
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "before", "after"),
+    [
+        ((96, 96), (3, 3), 2, (0, 0), (1, 1)),  # the numbers that TensorFlow pads, top and left, bottom and right
+        ((49, 10), (10, 4), 2, (4, 1), (5, 1)),
+        ((25, 5), (3, 3), 2, (1, 1), (1, 1)),
+        ((3, 3), (2, 2), 1, (0, 0), (1, 1)),
+        ((32, 32), (2, 2), 2, (0, 0), (0, 0)),
+        ((16, 16), (1, 1), 2, (0, 0), (0, 0)),
+    ],
+)
+def test_same_padding_is_tensorflows(
+    size: tuple[int, int], kernel: tuple[int, int], stride: int, before: tuple[int, int], after: tuple[int, int]
+) -> None:
+    padded = SamePad2d(kernel, stride)(torch.ones(1, 1, *size))[0, 0]
+    assert padded.shape == tuple(s + b + a for s, b, a in zip(size, before, after, strict=True))
+    rows, columns = padded.nonzero().amin(0).tolist()
+    assert (rows, columns) == before
+    out = conv(1, 1, kernel, stride)(torch.ones(1, 1, *size))
+    assert out.shape[2:] == tuple(-(-s // stride) for s in size)
+
+
+def test_flatten_orders_height_width_channel() -> None:
+    x = torch.arange(2 * 3 * 4).reshape(1, 2, 3, 4)  # C, H, W
+    assert Flatten()(x)[0, :4].tolist() == [0, 12, 1, 13]  # both channels of the first pixel, then the next pixel
+
+
+def test_initialisers_have_keras_spread() -> None:
+    torch.manual_seed(0)
+    he = torch.empty(512, 64, 3, 3)
+    init_kernel(he, "he_normal")
+    std = (2 / (64 * 9)) ** 0.5
+    assert he.std().item() == pytest.approx(std, rel=0.01)
+    assert he.abs().max().item() <= 2 * std / 0.8796 + 1e-6
+    depthwise = torch.empty(4096, 1, 3, 3)
+    init_kernel(depthwise, "glorot_uniform", depthwise=True)
+    limit = (6 / (9 * 4096 + 9)) ** 0.5  # fans k*k*C and k*k
+    assert depthwise.abs().max().item() == pytest.approx(limit, rel=0.01)
+
+
+def test_transfer_copies_kernel_and_bias_one_way() -> None:
+    for task in TASKS:
+        network = build(task, "trecx_ev")
+        pair = network.depthwise_pair()
+        assert pair is not None
+        early, final = pair
+        nn.init.ones_(early.bias)
+        kernel = early.weight.clone()
+        network.transfer_weights()
+        assert torch.equal(final.weight, kernel)
+        assert torch.equal(final.bias, torch.ones_like(final.bias))
+        assert torch.equal(early.weight, kernel)
+    assert build("ic", "trecx_no_ev").depthwise_pair() is None
+
+
+def test_l2_covers_ordinary_convolutions_only() -> None:
+    network = build("kws", "trecx_ev")
+    kernels = list(network.l2_kernels())
+    assert [tuple(k.shape) for k in kernels] == [(64, 1, 10, 4), *[(64, 64, 1, 1)] * 4]
+
+
+def test_taps_of_resnet_are_those_of_the_paper() -> None:
+    shapes = tap_shapes(BACKBONES["ic"](), (3, 32, 32))
+    assert shapes == {"stem": (16, 32, 32), "stack1": (16, 32, 32), "stack2": (32, 16, 16), "stack3": (64, 8, 8)}
+    assert tap_shapes(BACKBONES["vww"](), (3, 96, 96))["layer4"] == (32, 24, 24)
+    assert tap_shapes(BACKBONES["kws"](), (1, 49, 10))["block2"] == (64, 25, 5)
+
+
+def test_every_tap_takes_every_head() -> None:
+    for task, backbone in BACKBONES.items():
+        for tap in list(tap_shapes(backbone(), TASKS[task].input_shape))[:-1]:
+            for method in ("trecx_ev", "trecx_concat", "baseline_ee", "branchynet", "sdn_fair"):
+                logits = build(task, method, taps=(tap,)).eval()(inputs(task, 1))
+                assert len(logits) == 2
+
+
+def test_own_parts_recombine() -> None:
+    """The example of the book's page on extending: a new backbone with an exit in a few lines."""
+    backbone = nn.Sequential()
+    backbone.add_module("a", conv(3, 8, 3, 2))
+    backbone.add_module("b", conv(8, 16, 3, 2))
+    head = ExitHead(nn.ReLU(), nn.AvgPool2d(8), flat=4 * 8, classes=5, init="glorot_uniform")
+    network = EarlyExitNetwork(backbone, {"a": head}, FinalHead(16, (8, 8), 5, "glorot_uniform"))
+    assert [row.shape for row in network(torch.zeros(2, 3, 32, 32))] == [(2, 5), (2, 5)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("asr", "baseline"), "ic, kws, vww"),
+        (("ic", "resnet"), "trecx_ev"),
+        (("ic", "baseline_mlperf"), "choose one of baseline, trecx_ev"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_allowed_ones(arguments: tuple[str, str], says: str) -> None:
+    with pytest.raises(TrecxError, match=says):
+        build(*arguments)
+
+
+def test_unknown_tap_and_width_are_refused() -> None:
+    with pytest.raises(TrecxError, match="stem, block1, block2, block3"):
+        build("kws", "trecx_ev", taps=("block9",))
+    with pytest.raises(TrecxError, match="no exit to place"):
+        build("kws", "baseline", taps=("block1",))
+    with pytest.raises(TrecxError, match="positive"):
+        build("kws", "baseline", width=0)
+
+
+def test_width_scales_the_network() -> None:
+    half = sum(p.numel() for p in build("ic", "baseline", width=0.5).parameters())
+    assert half < 0.3 * sum(p.numel() for p in build("ic", "baseline").parameters())

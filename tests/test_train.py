@@ -1,0 +1,229 @@
+"""Losses, schedules and the engine against formulas, and against themselves when interrupted."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from trecx.augment import affine, crop, flip, shift_rows
+from trecx.errors import TrecxError
+from trecx.losses import early_weights, exit_losses, joint_loss
+from trecx.recipes import RECIPES, Recipe, get_recipe, learning_rate
+from trecx.train import Progress, batches, make_batch, make_optimizer, train
+from trecx.zoo import METHODS, build
+
+Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def tiny(n: int = 96) -> Data:
+    """Keyword-like samples whose class shows in the first coefficients."""
+    draw = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 12
+    x = torch.randn(n, 1, 49, 10, generator=draw) + y[:, None, None, None] * 0.5
+    return x, y, x[:24], y[:24]
+
+
+def small(**changes: Any) -> Recipe:
+    return replace(get_recipe("quick", "kws", 3), batch=32, **changes)
+
+
+def fit(recipe: Recipe, state: Path | None = None, method: str = "trecx_ev", seed: int = 0) -> tuple[Any, Progress]:
+    torch.manual_seed(seed)
+    network = build("kws", method)
+    shares = (0.5,) * (network.num_exits - 1)
+    return network, train(network, METHODS[method], recipe, "kws", tiny(), seed=seed, shares=shares, state=state)
+
+
+# ---- losses
+
+
+def test_joint_loss_is_w_times_early_plus_final() -> None:
+    early, final = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    losses = exit_losses([early, final], torch.tensor([0]))
+    by_hand = 0.3 * math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))
+    assert joint_loss(losses, [0.3]).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_padded_rows_count_for_the_early_exit_only() -> None:
+    logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([1, 0, 0, 0])  # the last two are padding
+    early, final = exit_losses([logits, logits], labels, padded=2)
+    each = F.cross_entropy(logits, labels, reduction="none")
+    assert early.item() == pytest.approx(each.mean().item())
+    assert final.item() == pytest.approx((each[:2].sum() / 4).item())
+
+
+def test_loss_weights_of_every_method() -> None:
+    def weights(method: str, task: str, w: float | None = None, progress: float = 0.0) -> list[float]:
+        return early_weights(METHODS[method], task, w, progress, [0.4, 0.7])
+
+    assert weights("trecx_ev", "ic")[0] == 0.5
+    assert weights("trecx_no_ev", "kws")[0] == 0.3
+    assert weights("trecx_no_transfer", "vww")[0] == 0.4
+    assert weights("trecx_concat", "kws")[0] == weights("baseline_ee", "ic")[0] == 1.0
+    assert weights("branchynet", "ic") == [1.0, 0.3]
+    assert weights("sdn", "ic", progress=0.9) == [0.01, 0.01]
+    assert weights("sdn_fair", "ic", progress=0.5) == pytest.approx([0.01 + 0.2, 0.01 + 0.35])
+    assert weights("trecx_ev", "ic", w=0.8)[0] == 0.8
+    assert early_weights(METHODS["baseline"], "ic", None, 0, []) == []
+    with pytest.raises(TrecxError, match="positive"):
+        weights("trecx_ev", "ic", w=-1)
+
+
+# ---- schedules
+
+
+def test_learning_rates_of_the_paper() -> None:
+    ic, kws, vww = (RECIPES["paper"][task] for task in ("ic", "kws", "vww"))
+    assert learning_rate(ic, 0, 0) == 1e-3
+    assert learning_rate(ic, 499, 0.9) == pytest.approx(1e-3 * 0.99**499)
+    assert [learning_rate(kws, e, 0) for e in (0, 11, 12, 23, 24, 35)] == [5e-4, 5e-4, 1e-4, 1e-4, 2e-5, 2e-5]
+    assert [learning_rate(vww, e, 0) for e in (0, 19, 20, 29, 30, 49)] == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4]
+
+
+def test_epochs_of_weight_transfer_are_the_papers() -> None:
+    transfer = {task: round(r.transfer * r.epochs) for task, r in RECIPES["paper"].items()}
+    assert transfer == {"ic": 402, "kws": 30, "vww": 42}
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    recipe = get_recipe("fast", "ic")
+    rates = [learning_rate(recipe, e, f) for e in range(recipe.epochs) for f in (0.0, 0.5)]
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert max(rates) == pytest.approx(recipe.rate, rel=0.05)
+    assert learning_rate(recipe, recipe.epochs, 0) == 0
+
+
+def test_unknown_recipe_and_epochs_are_refused() -> None:
+    with pytest.raises(TrecxError, match="paper, fast, quick"):
+        get_recipe("slow", "ic")
+    with pytest.raises(TrecxError, match="from 1"):
+        get_recipe("fast", "ic", 0)
+
+
+# ---- batches
+
+
+def test_papers_batches() -> None:
+    ic, kws, vww = (RECIPES["paper"][task] for task in ("ic", "kws", "vww"))
+    sizes = [len(rows) for rows in batches(ic, 50_000, 0, 0)]
+    assert len(sizes) == 1563
+    assert set(sizes) == {32}  # 16 duplicates fill the last one
+    one, two = ([tuple(sorted(r.tolist())) for r in batches(kws, 1050, epoch, 0)] for epoch in (0, 1))
+    assert len(one) == 10  # the remainder is dropped
+    assert set(one) == set(two)  # composed once ...
+    assert one != two  # ... and shuffled
+    rows = list(batches(vww, 50, 0, 0))[-1]
+    x, labels, padded = make_batch(
+        torch.ones(50, 3, 96, 96), torch.ones(50).long(), rows, vww, "vww", torch.Generator().manual_seed(0)
+    )
+    assert (len(rows), padded, len(x)) == (18, 14, 32)
+    assert x[18:].abs().max() == 0
+    assert labels[18:].tolist() == [0] * 14
+
+
+def test_shuffle_covers_every_sample_in_another_order_each_epoch() -> None:
+    recipe = small()
+    one, two = (torch.cat(list(batches(recipe, 100, epoch, 0))).tolist() for epoch in (0, 1))
+    assert sorted(one) == sorted(two) == list(range(100))
+    assert one != two
+
+
+# ---- augmentation
+
+
+def draws() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def test_augmentations_keep_shape_and_move_what_they_say() -> None:
+    x = torch.rand(64, 3, 8, 8, generator=draws())
+    mirrored = flip(x, draws())
+    same = (mirrored == x).flatten(1).all(1)
+    turned = (mirrored == x.flip(3)).flatten(1).all(1)
+    assert (same ^ turned).all()
+    assert 10 < same.sum() < 54
+    assert torch.equal(crop(x, draws(), 0), x)
+    ramp = torch.arange(8.0)[:, None].expand(64, 1, 8, 8).contiguous()
+    moved = crop(ramp, draws(), 2)[:, 0, 2:6, 4] - ramp[:, 0, 2:6, 4]
+    assert set(moved.flatten().unique().tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+    shifted = shift_rows(ramp, draws(), 4)[:, 0, :, 0]
+    assert (shifted.diff(dim=1) >= 0).all()  # edges repeat, nothing wraps round
+    assert torch.equal(affine(x, draws(), 0, 0, 0), x) or torch.allclose(affine(x, draws(), 0, 0, 0), x, atol=1e-5)
+
+
+def test_affine_shift_is_a_share_of_the_side() -> None:
+    ramp = torch.arange(100.0).expand(256, 1, 100, 100).contiguous()
+    moved = (affine(ramp, draws(), 0, 0.1, 0) - ramp)[:, 0, 50, 50]
+    assert moved.abs().max() == pytest.approx(10, abs=0.5)
+    assert moved.mean().abs() < 1
+
+
+# ---- engine
+
+
+def test_training_learns_and_repeats_under_its_seed() -> None:
+    network, progress = fit(small())
+    again, _ = fit(small())
+    other, _ = fit(small(), seed=1)
+    assert progress.rows[-1]["loss_2"] < progress.rows[0]["loss_2"]
+    state, repeated, different = network.state_dict(), again.state_dict(), other.state_dict()
+    assert all(torch.equal(state[k], repeated[k]) for k in state)
+    assert not all(torch.equal(state[k], different[k]) for k in state)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_interrupted_run_ends_in_the_same_weights(tmp_path: Path, optimizer: str) -> None:
+    recipe = small(optimizer=optimizer, rate=1e-2)
+    whole, history = fit(recipe)
+    state = tmp_path / "state.safetensors"
+
+    class Stop(Exception):
+        pass
+
+    def stop(epochs: int, row: dict[str, Any]) -> None:
+        if epochs == 2:
+            raise Stop
+
+    torch.manual_seed(0)
+    network = build("kws", "trecx_ev")
+    with pytest.raises(Stop):
+        train(network, METHODS["trecx_ev"], recipe, "kws", tiny(), seed=0, shares=(0.5,), state=state, report=stop)
+    resumed, continued = fit(recipe, state)
+    assert [row["loss_2"] for row in continued.rows] == [row["loss_2"] for row in history.rows]
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_ev_weights_are_tied_while_they_are_copied_and_free_afterwards() -> None:
+    def distance(transfer: float) -> float:
+        network, _ = fit(small(transfer=transfer))
+        early, final = network.depthwise_pair()
+        return float((early.weight - final.weight).detach().abs().max())
+
+    one_step = distance(1.0)  # copied before each batch, so one update apart at the end
+    assert 0 < one_step < distance(1 / 3)
+
+
+def test_method_without_transfer_never_copies() -> None:
+    network, _ = fit(small(), method="trecx_no_transfer")
+    early, final = network.depthwise_pair()
+    assert (early.weight - final.weight).detach().abs().max() > 0.05
+
+
+def test_weight_decay_is_the_gradient_of_l2() -> None:
+    """Adam's coupled decay 2e-4 * w equals the gradient of 1e-4 * sum(w**2), on ordinary convolutions only."""
+    groups = make_optimizer(build("ic", "trecx_ev"), RECIPES["paper"]["ic"]).param_groups
+    assert [group["weight_decay"] for group in groups] == [2e-4, 0.0]
+    assert sum(len(g["params"]) for g in groups) == len(list(build("ic", "trecx_ev").parameters()))
+    assert groups[0]["eps"] == 1e-7
+
+
+def test_diverging_run_stops_with_one_sentence() -> None:
+    with pytest.raises(TrecxError, match="the loss is not finite in epoch 1 of 3: lower the learning rate"):
+        fit(small(rate=float("inf"), schedule="steps"))

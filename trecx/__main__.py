@@ -1,0 +1,7 @@
+"""`python -m trecx`: see `trecx.cli`."""
+
+import sys
+
+from trecx.cli import main
+
+sys.exit(main())

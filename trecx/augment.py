@@ -1,0 +1,65 @@
+"""Augmentation on whole batches of tensors (N, C, H, W), with a draw of its own for every sample.
+
+All randomness comes from the generator handed in, so a run repeats under its seed.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+def flip(x: Tensor, generator: Generator) -> Tensor:
+    """Mirror left to right with probability 1/2."""
+    mirror = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(mirror.to(x.device)[:, None, None, None], x.flip(3), x)
+
+
+def crop(x: Tensor, generator: Generator, margin: float) -> Tensor:
+    """Shift by up to `margin` whole pixels each way, filling with reflected pixels."""
+    margin, (height, width) = int(margin), x.shape[2:]
+    padded = F.pad(x, [margin] * 4, mode="reflect")
+    rows, columns = torch.randint(0, 2 * margin + 1, (2, len(x), 1), generator=generator).to(x.device)
+    rows = rows + torch.arange(height, device=x.device)  # (N, H)
+    columns = columns + torch.arange(width, device=x.device)  # (N, W)
+    sample = torch.arange(len(x), device=x.device)[:, None, None]
+    cropped = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
+    return cropped.permute(0, 3, 1, 2)
+
+
+def shift_rows(x: Tensor, generator: Generator, most: float) -> Tensor:
+    """Shift in time by up to `most` whole rows (MFCC frames) each way, repeating the edge frame."""
+    shift = torch.randint(-int(most), int(most) + 1, (len(x), 1), generator=generator)
+    rows = (torch.arange(x.shape[2]) + shift).clamp(0, x.shape[2] - 1).to(x.device)
+    sample = torch.arange(len(x), device=x.device)[:, None]
+    return x.permute(0, 2, 3, 1)[sample, rows].permute(0, 3, 1, 2)
+
+
+def affine(x: Tensor, generator: Generator, degrees: float, shift: float, zoom: float) -> Tensor:
+    """Rotate by up to `degrees`, shift by up to the share `shift` of the side, zoom each axis by 1 -+ `zoom`.
+
+    Bilinear, edges repeated: Keras's ImageDataGenerator as the authors call it, vectorised.
+    """
+    angle, dy, dx, zy, zx = torch.rand(5, len(x), generator=generator) * 2 - 1
+    angle = torch.deg2rad(angle * degrees)
+    zy, zx = 1 + zoom * zy, 1 + zoom * zx
+    cos, sin = angle.cos(), angle.sin()
+    # Rows map output to input coordinates in [-1, 1]; a shift of the whole side is 2 there.
+    matrix = torch.stack(
+        [
+            torch.stack([zx * cos, -zy * sin, 2 * shift * dx], 1),
+            torch.stack([zx * sin, zy * cos, 2 * shift * dy], 1),
+        ],
+        1,
+    ).to(x.device)
+    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
+    "flip": flip,
+    "crop": crop,
+    "shift_rows": shift_rows,
+    "affine": affine,
+}

@@ -1,0 +1,183 @@
+"""The command line: thin, every answer comes from the package. `--json` prints it for machines."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from trecx.errors import TrecxError
+from trecx.tasks import TASKS
+from trecx.zoo import METHODS
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line for an error instead of the usage and a line."""
+
+    def error(self, message: str) -> Any:
+        raise TrecxError(f"{message.rstrip('.')}; see {self.prog} --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = _Parser(prog="python -m trecx", description="T-RecX, replicated: early-exit networks for tiny devices.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, about: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        return command
+
+    command = add("models", "parameters, MACs and FLOPs of every network, cumulative at each exit")
+    command.add_argument("--task", choices=[*TASKS], help="one task only")
+
+    command = add("train", "train one network, or go on with an interrupted training, and write its run record")
+    command.add_argument("--task", required=True, help=", ".join(TASKS))
+    command.add_argument("--method", required=True, help=", ".join(METHODS))
+    command.add_argument("--data", default="", help="prepared data set; the task's quick stand-in by default")
+    command.add_argument("--recipe", default="quick", help="quick (default), fast or paper")
+    command.add_argument("--seed", type=int, default=0, help="0 by default")
+    command.add_argument("--epochs", type=int, help="instead of the recipe's; schedules stretch")
+    command.add_argument("--w-early", type=float, help="loss weight of the early exits, instead of the method's")
+    command.add_argument("--taps", help="stages to exit after, comma-separated, instead of the method's")
+    command.add_argument("--width", type=float, default=1.0, help="factor on every channel count, 1 by default")
+    command.add_argument("--extra-classes", type=int, default=0, help="classes that no sample has (claim C11)")
+
+    command = add("evaluate", "run a record's weights over its test data again")
+    command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
+    command.add_argument("--threshold", type=float, help="also stop early for real, at this confidence")
+
+    command = add("curve", "benefit curve of a record: accuracy and mean cost at every threshold")
+    command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
+    command.add_argument("--split", default="test", choices=["val", "test"], help="test by default")
+    command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
+    command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
+    command.add_argument("--points", type=int, default=21, help="thresholds from 1 to 0 (default 21; 0: every one)")
+
+    command = add("data", "fetch and prepare a data set; without a name, list them")
+    command.add_argument("name", nargs="?", metavar="NAME", help="a data set; see the list")
+    command.add_argument("--force", action="store_true", help="prepare it again")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 on success, 2 on bad input with one line on standard error, 130 when interrupted."""
+    try:
+        options = parser().parse_args(argv)
+        answer = _COMMANDS[options.command](options)
+        print(json.dumps(answer) if options.json else _text(answer))
+    except TrecxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _models(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from trecx.cost import measure
+    from trecx.zoo import build
+
+    rows = []
+    for task in TASKS.values():
+        for method in METHODS.values():
+            if options.task in (None, task.name) and task.name in method.tasks:
+                cost = asdict(measure(build(task.name, method.name), task.input_shape))
+                rows.append({"task": task.name, "method": method.name, **cost})
+    return rows
+
+
+def _train(options: argparse.Namespace) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from trecx.runs import Run, execute, find
+
+    given = {field.name: getattr(options, field.name) for field in fields(Run)}
+    given["taps"] = tuple(given["taps"].split(",")) if given["taps"] else None
+    run = Run(**given)
+    record = find(run)
+    if record is None:
+        epochs = run.resolved_recipe.epochs
+        with tqdm(total=epochs, unit="epoch", desc=run.name, disable=None) as bar:
+
+            def report(done: int, row: dict[str, Any]) -> None:
+                bar.initial = bar.initial or done - 1  # epochs of an interrupted call took no time in this one
+                bar.n = done
+                shown = {k: f"{100 * v:.1f} %" for k, v in row.items() if k.startswith("val_accuracy")}
+                bar.set_postfix(shown)
+
+            record = execute(run, report)
+    return {
+        "record": str(record.folder),
+        "val_accuracies": _percent(record.accuracies("val")),
+        "test_accuracies": _percent(record.accuracies("test")),
+        "seconds": record.manifest["seconds"],
+    }
+
+
+def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    from trecx.records import open_record
+    from trecx.runs import evaluate
+
+    return evaluate(open_record(options.record), options.threshold)
+
+
+def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from trecx.evaluate import at_thresholds, benefit_curve
+    from trecx.records import open_record
+
+    if options.points < 0 or options.points == 1:
+        raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 and more")
+    trace = open_record(options.record).trace(options.split, score=options.score, unit=options.unit)
+    grid = np.linspace(1, 0, options.points)
+    curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)
+    rows = zip(curve.thresholds, curve.accuracy, curve.cost, curve.shares, strict=True)
+    return [
+        {"threshold": float(t), "accuracy": 100 * float(a), options.unit: float(c), "shares": [float(v) for v in s]}
+        for t, a, c, s in rows
+    ]
+
+
+def _data(options: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
+    from trecx import data, paths
+
+    if options.name:
+        path: Path = data.prepare(options.name, force=options.force)
+        return {"name": options.name, "file": str(path), "checksum": data.load(options.name).checksum}
+    return [{"name": name, "prepared": (paths.DATA / f"{name}.npz").is_file()} for name in data.DATASETS]
+
+
+def _percent(fractions: Any) -> list[float]:
+    return [round(100 * float(f), 2) for f in fractions]
+
+
+def _text(answer: Any) -> str:
+    import pandas as pd
+
+    if isinstance(answer, list):
+        frame = pd.DataFrame(answer)
+        for column in frame:
+            frame[column] = [_cell(value) for value in frame[column]]
+        return frame.to_string(index=False)
+    width = max(map(len, answer))
+    return "\n".join(f"{key:{width}}  {_cell(value)}" for key, value in answer.items())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " / ".join(_cell(v) for v in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:_}".replace("_", " ")
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+_COMMANDS = {"models": _models, "train": _train, "evaluate": _evaluate, "curve": _curve, "data": _data}

@@ -1,0 +1,187 @@
+"""The unit of result: a run record, a folder with everything the book computes from.
+
+    manifest.json         run, recipe, data, versions, hardware, wall time, parameters, cost of every exit
+    history.csv           one row an epoch: learning rate, loss and validation accuracy of every exit
+    predictions.npz       log-softmax of every exit and labels, validation and test
+    weights.safetensors   the last epoch's weights (may be left out of a published record)
+
+Log-probabilities are float16: their relative precision is highest where they are near zero, which is where
+confidence thresholds decide; the predicted class is kept exactly.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trecx import paths
+from trecx.errors import TrecxError
+from trecx.evaluate import Trace
+from trecx.zoo import get_method
+
+FILES = ("manifest.json", "history.csv", "predictions.npz")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run on disk."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Everything about the run but its numbers per epoch and sample."""
+        return json.loads((self.folder / "manifest.json").read_text())
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @cached_property
+    def predictions(self) -> dict[str, NDArray[Any]]:
+        """`val_log_probs`, `test_log_probs` (n, exits, classes) float32; `val_labels`, `test_labels` (n,)."""
+        path = self.folder / "predictions.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {k: _unpack(arrays[k]) if "probs" in k else arrays[k] for k in arrays.files}
+        except Exception as error:
+            raise TrecxError(f"{path} is damaged ({error}): delete {self.folder} and train the run again") from error
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.folder.name
+
+    @property
+    def weights(self) -> Path:
+        """File of the trained weights."""
+        return self.folder / "weights.safetensors"
+
+    def trace(self, split: str = "test", *, score: str = "max_prob", unit: str = "flops", rule: str = "") -> Trace:
+        """Scores, hits and cumulative costs of every exit on `split` (`val` or `test`).
+
+        Args:
+            split: which samples.
+            score: `max_prob`, `margin` or `entropy`.
+            unit: `flops` (keras-flops, as the paper) or `macs`.
+            rule: `>` or `>=`, the method's own by default.
+        """
+        method = get_method(self.manifest["run"]["method"])
+        return Trace.from_log_probs(
+            self.predictions[f"{split}_log_probs"],
+            self.predictions[f"{split}_labels"],
+            np.asarray(self.manifest["cost"][unit], dtype=float),
+            rule=rule or method.rule,
+            score=score,
+        )
+
+    def accuracies(self, split: str = "test") -> NDArray[np.float64]:
+        """Standalone accuracy of every exit, all samples through that exit, as fractions (exits,)."""
+        hits = self.predictions[f"{split}_log_probs"].argmax(2) == self.predictions[f"{split}_labels"][:, None]
+        return hits.mean(0)
+
+
+def open_record(path: str | Path) -> Record:
+    """Return the record in the folder `path`, or of that name in the records folder; TrecxError without one."""
+    folder = Path(path)
+    if not folder.is_dir():
+        named = [f for root in (paths.RECORDS, paths.PUBLISHED) for f in root.glob(f"*/{path}")]
+        if not named:
+            raise TrecxError(f"no record {str(path)!r}: give a record's folder, or a name from {paths.RECORDS}")
+        folder = named[0]
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise TrecxError(f"{folder} is no complete run record: {', '.join(missing)} missing")
+    return Record(folder)
+
+
+def pack(log_probs: Tensor) -> NDArray[np.float16]:
+    """(n, exits, classes) float32 -> float16 with every row's largest entry still the only largest."""
+    exact = log_probs.clamp(min=-6e4).numpy()
+    packed = exact.astype(np.float16)
+    top = exact.argmax(-1)[..., None]
+    # Rounding can tie or swap the two best classes: lower whatever now matches or beats the true best.
+    best = np.take_along_axis(packed, top, -1)
+    rivals = packed >= best
+    np.put_along_axis(rivals, top, False, -1)
+    packed[rivals] = np.broadcast_to(np.nextafter(best, np.float16(-np.inf)), packed.shape)[rivals]
+    return packed
+
+
+def _unpack(packed: NDArray[np.float16]) -> NDArray[np.float32]:
+    """float16 log-probabilities as float32, normalised again after the rounding."""
+    wide = torch.from_numpy(packed.astype(np.float32))
+    return wide.log_softmax(-1).numpy()
+
+
+def write(folder: Path, manifest: Mapping[str, Any], history: pd.DataFrame, predictions: Mapping[str, Any]) -> None:
+    """Write the three files of a record into `folder`."""
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
+    np.savez_compressed(folder / "predictions.npz", **predictions)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `target` only if the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write a network's state (weights and batch norm statistics) as safetensors, whole or not at all."""
+    save_tensors(dict(network.state_dict()), path)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Read weights that `save_weights` wrote; TrecxError if the file is missing, damaged or of another network."""
+    tensors, _ = load_tensors(path)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        own = network.state_dict()
+        odd = [k for k in {**own, **tensors} if k not in own or k not in tensors or own[k].shape != tensors[k].shape]
+        raise TrecxError(
+            f"{path} holds the weights of another network: {len(odd)} tensors differ, the first is {odd[0]}"
+        ) from error
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors and text to one safetensors file through a temporary name."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+    temporary.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `save_tensors` wrote: tensors and text."""
+    if not path.is_file():
+        raise TrecxError(f"no weights at {path}: train the run again, or fetch the record with its weights")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return load_file(path), metadata
+    except (SafetensorError, OSError) as error:
+        raise TrecxError(f"{path} is no intact safetensors file ({error}): train the run again") from error

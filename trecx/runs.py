@@ -1,0 +1,371 @@
+"""Runs as data, and the one way to get their records: train what is missing, reuse what is there."""
+
+import ast
+import hashlib
+import json
+import multiprocessing as mp
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from trecx import data as datasets
+from trecx import paths
+from trecx.cost import Cost, measure
+from trecx.errors import TrecxError
+from trecx.losses import early_weights
+from trecx.network import EarlyExitNetwork
+from trecx.recipes import Recipe, get_recipe
+from trecx.records import Record, load_weights, pack, save_weights, whole_folder, write
+from trecx.tasks import TASKS, get_task
+from trecx.train import Report, default_device, log_probs, scale, to_input, train
+from trecx.zoo import build, get_method
+
+PROFILES = ("quick", "full")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what to train, on which data, how, under which seed. Checked when it is made.
+
+    `data` is a prepared data set, by default the task's quick stand-in. `epochs`, `w_early` and `taps`
+    replace the recipe's and the method's own where given; `width` and `extra_classes` change the network.
+    """
+
+    task: str
+    method: str
+    data: str = ""
+    recipe: str = "quick"
+    seed: int = 0
+    epochs: int | None = None
+    w_early: float | None = None
+    taps: tuple[str, ...] | None = None
+    width: float = 1.0
+    extra_classes: int = 0
+
+    def __post_init__(self) -> None:
+        task = get_task(self.task)
+        method = get_method(self.method, self.task)
+        if not self.data:
+            object.__setattr__(self, "data", task.quick_data)
+        if self.data not in (task.quick_data, task.full_data):
+            raise TrecxError(
+                f"data set {self.data!r} is not of task {self.task}: choose {task.quick_data} or {task.full_data}"
+            )
+        get_recipe(self.recipe, self.task, self.epochs)
+        early_weights(method, self.task, self.w_early, 0, (1.0,))
+        if self.seed < 0 or self.extra_classes < 0:
+            raise TrecxError("seed and extra_classes are impossible: choose whole numbers from 0")
+
+    @property
+    def resolved_recipe(self) -> Recipe:
+        """The recipe with this run's epochs."""
+        return get_recipe(self.recipe, self.task, self.epochs)
+
+    @property
+    def name(self) -> str:
+        """Readable and unique among the runs of a data set."""
+        options = [f"w{self.w_early:g}"] if self.w_early is not None else []
+        options += [f"tap-{'-'.join(self.taps)}"] if self.taps is not None else []
+        options += [f"width{self.width:g}"] if self.width != 1 else []
+        options += [f"extra{self.extra_classes}"] if self.extra_classes else []
+        parts = [self.task, self.method, *options, f"{self.recipe}{self.resolved_recipe.epochs}", f"seed{self.seed}"]
+        return "-".join(parts)
+
+    def network(self) -> EarlyExitNetwork:
+        """The network with the weights that this run starts from."""
+        torch.manual_seed(self.seed)
+        classes = len(TASKS[self.task].classes) + self.extra_classes
+        return build(self.task, self.method, taps=self.taps, width=self.width, classes=classes)
+
+
+def runs_of(profile: str, task: str, method: str, seeds: Iterable[int], **options: Any) -> list[Run]:
+    """The runs of one method under a profile, one a seed: `quick` data and recipe, or `full` data, `fast` recipe."""
+    if profile not in PROFILES:
+        raise TrecxError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    spec = get_task(task)
+    data, recipe = (spec.quick_data, "quick") if profile == "quick" else (spec.full_data, "fast")
+    return [Run(task, method, data, **{"recipe": recipe, "seed": seed, **options}) for seed in seeds]
+
+
+def find(run: Run) -> Record | None:
+    """The record of `run`, if one exists that this code and this data would make again.
+
+    Records in the book's folder are published results: they count as long as run and recipe are the same.
+    """
+    for root, same_code in ((paths.RECORDS, True), (paths.PUBLISHED, False)):
+        folder = root / run.data / run.name
+        if not (folder / "manifest.json").is_file():
+            continue
+        record = Record(folder)
+        wanted = identity(run, datasets.load(run.data).checksum if same_code else "")
+        keys = wanted if same_code else ("run", "recipe")
+        if all(record.manifest.get(key) == wanted[key] for key in keys):
+            return record
+    return None
+
+
+def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
+    """Train `run` (from its last finished epoch, if it was interrupted) and write its record."""
+    data = datasets.load(run.data)
+    device = default_device()
+    network, recipe = run.network(), run.resolved_recipe
+    cost = measure(network, TASKS[run.task].input_shape)
+    splits = [(to_input(getattr(data, f"x_{s}")), labels(data, s)) for s in ("train", "val", "test")]
+    target = paths.RECORDS / run.data / run.name
+    ident = identity(run, data.checksum)
+    partial = target.with_name(f"{run.name}.partial")
+    _start_or_go_on(partial, ident)
+    progress = train(
+        network,
+        get_method(run.method),
+        recipe,
+        run.task,
+        (*splits[0], *splits[1]),
+        seed=run.seed,
+        w_early=run.w_early,
+        shares=tuple(c / cost.macs[-1] for c in cost.macs[:-1]),
+        state=partial / "state.safetensors",
+        report=report,
+        device=device,
+    )
+    predictions: dict[str, Any] = {}
+    for name, (x, y) in zip(("val", "test"), splits[1:], strict=True):
+        predictions[f"{name}_log_probs"] = pack(log_probs(network, x.to(device), run.task))
+        predictions[f"{name}_labels"] = y.numpy().astype(np.uint8)
+    manifest = ident | {
+        "cost": asdict(cost),
+        "data": {
+            "name": data.name,
+            "title": data.title,
+            "description": data.description,
+            "stand_in": data.stand_in,
+            "checksum": data.checksum,
+            "sizes": {s: len(getattr(data, f"y_{s}")) for s in ("train", "val", "test")},
+        },
+        "seconds": round(progress.seconds, 2),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "hardware": hardware(device),
+    }
+    with whole_folder(target) as folder:
+        write(folder, manifest, pd.DataFrame(progress.rows), predictions)
+        save_weights(network, folder / "weights.safetensors")
+    shutil.rmtree(partial, ignore_errors=True)
+    return Record(target)
+
+
+def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
+    """Run the record's weights over its test data again: accuracies now and as recorded, in percent an exit.
+
+    With a `threshold` also the accuracy, the exit shares and the mean FLOPs of really stopping early there.
+    """
+    run = run_of(record)
+    network = run.network()
+    load_weights(network, record.weights)
+    data = datasets.load(run.data)
+    if data.checksum != record.manifest["data"]["checksum"]:
+        raise TrecxError(
+            f"data set {run.data} is not the one that {record.name} was trained on: "
+            f"its checksum is {data.checksum[:12]}, the record's {record.manifest['data']['checksum'][:12]}"
+        )
+    x, y = to_input(data.x_test), labels(data, "test")
+    again = log_probs(network, x, run.task).argmax(2) == y[:, None]
+    answer = {
+        "record": str(record.folder),
+        "samples": len(data.y_test),
+        "accuracies": [round(100 * a, 4) for a in again.double().mean(0).tolist()],
+        "recorded": [round(100 * float(a), 4) for a in record.accuracies("test")],
+    }
+    if threshold is not None:
+        parts = [network.predict(scale(rows, run.task), threshold) for rows in x.split(500)]
+        probabilities, taken = (torch.cat(values) for values in zip(*parts, strict=True))
+        shares = torch.bincount(taken, minlength=network.num_exits).double() / len(y)
+        answer |= {
+            "threshold": threshold,
+            "accuracy": round(100 * (probabilities.argmax(1) == y).double().mean().item(), 4),
+            "exit_shares": shares.tolist(),
+            "mean_flops": float(shares @ torch.tensor(record.manifest["cost"]["flops"], dtype=torch.double)),
+        }
+    return answer
+
+
+def run_of(record: Record) -> Run:
+    """The run that made a record."""
+    fields = dict(record.manifest["run"])
+    fields["taps"] = tuple(fields["taps"]) if fields["taps"] is not None else None
+    return Run(**fields)
+
+
+def labels(data: datasets.Dataset, split: str) -> torch.Tensor:
+    """Labels of a split (n,) int64."""
+    return torch.from_numpy(np.asarray(getattr(data, f"y_{split}"), dtype=np.int64))
+
+
+def cost_of(run: Run) -> Cost:
+    """Parameters and cost of the run's network, without training it."""
+    return measure(run.network(), TASKS[run.task].input_shape)
+
+
+# ---------------------------------------------------------------------------- many runs
+
+
+def fit(
+    runs: Sequence[Run],
+    *,
+    workers: int | None = None,
+    train_missing: bool = True,
+    say: Callable[[str], None] = lambda line: print(line, flush=True),
+) -> list[Record]:
+    """Records of `runs`, in their order; those without one are trained, several at a time.
+
+    These networks are too small to fill several cores: one single-threaded process a core trains more
+    images a second than one process with all cores. On a GPU runs go one after another.
+
+    Args:
+        runs: what is wanted; the same run may come twice.
+        workers: processes; one a core by default (TRECX_WORKERS overrides).
+        train_missing: False raises TrecxError instead of training.
+        say: receives one line whenever a run finishes, and one a minute in between, with the time left.
+    """
+    missing = [run for run in dict.fromkeys(runs) if find(run) is None]
+    if missing and not train_missing:
+        raise TrecxError(f"{len(missing)} runs have no record, the first is {missing[0].name}: train them first")
+    if missing:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        wanted = workers or int(os.environ.get("TRECX_WORKERS", 1 if torch.cuda.is_available() else cores))
+        _train_all(missing, max(1, min(wanted, len(missing))), say)
+    found = {run: find(run) for run in dict.fromkeys(runs)}
+    return [record for run in runs if (record := found[run]) is not None]
+
+
+def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> None:
+    started = last_said = time.monotonic()
+    total = sum(run.resolved_recipe.epochs for run in runs)
+    done: dict[str, int] = {}
+    context = mp.get_context("spawn")
+    queue: Any = context.Queue()
+    say(f"training {len(runs)} runs, {total} epochs, {workers} at a time")
+    # The longest runs go first, so that no worker sits idle at the end.
+    ordered = sorted(runs, key=lambda run: -run.resolved_recipe.epochs * cost_of(run).macs[-1])
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue, workers))
+    with pool:
+        pending = {pool.submit(_work, run): run for run in ordered}
+        finished = 0
+        try:
+            while pending:
+                ready, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+                try:
+                    while True:
+                        name, epochs = queue.get_nowait()
+                        done[name] = epochs
+                except Empty:
+                    pass
+                now, epochs = time.monotonic(), sum(done.values())
+                left = (total - epochs) * (now - started) / max(epochs, 1)
+                for future in ready:
+                    run = pending.pop(future)
+                    record, finished = future.result(), finished + 1
+                    shown = " / ".join(f"{100 * a:.1f}" for a in record.accuracies("val"))
+                    say(f"[{finished}/{len(runs)}] {run.name}: {shown} % on validation; about {_clock(left)} left")
+                    last_said = now
+                if pending and now - last_said > 60:
+                    say(f"epoch {epochs} of {total}; about {_clock(left)} left")
+                    last_said = now
+        except BaseException:
+            # Finished epochs are on disk; what is running starts again from there.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            raise
+
+
+_worker: dict[str, Any] = {}  # a worker process keeps the queue to its parent here
+
+
+def _start_worker(queue: Any, workers: int) -> None:
+    _worker["queue"] = queue
+    if workers > 1:
+        torch.set_num_threads(1)
+
+
+def _work(run: Run) -> Record:
+    return execute(run, lambda epochs, row: _worker["queue"].put((run.name, epochs)))
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+# ---------------------------------------------------------------------------- identity and provenance
+
+
+def identity(run: Run, checksum: str) -> dict[str, Any]:
+    """What makes two runs the same: their settings, the data, and the code that trains."""
+    return json.loads(  # through JSON, so that it compares with a manifest
+        json.dumps(
+            {
+                "run": asdict(run),
+                "recipe": asdict(run.resolved_recipe),
+                "checksum": checksum,
+                "engine": engine_fingerprint(),
+            }
+        )
+    )
+
+
+@cache
+def engine_fingerprint() -> str:
+    """Checksum of the code that decides a training's outcome, comments and layout aside."""
+    modules = ("layers", "backbones", "heads", "network", "zoo", "losses", "augment", "train")
+    sources = [ast.unparse(ast.parse((Path(__file__).parent / f"{name}.py").read_text())) for name in modules]
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+
+
+def _start_or_go_on(partial: Path, ident: dict[str, Any]) -> None:
+    """Keep an interrupted run's state only if it is of the very same run."""
+    note = partial / "identity.json"
+    if partial.is_dir() and not (note.is_file() and json.loads(note.read_text()) == ident):
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_suffix(".tmp")
+    temporary.write_text(json.dumps(ident))
+    temporary.replace(note)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a number."""
+    found = {"python": platform.python_version()}
+    for package in ("trecx", "torch", "torchvision", "numpy", "fvcore"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Class of the machine, without its name."""
+    kind = torch.cuda.get_device_name() if device.type == "cuda" else _processor()
+    return {"device": device.type, "model": kind, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
