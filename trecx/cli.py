@@ -102,16 +102,18 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     run = Run(**given)
     record = find(run)
     if record is None:
-        epochs = run.resolved_recipe.epochs
-        with tqdm(total=epochs, unit="epoch", desc=run.name, disable=None) as bar:
+        bar: Any = None
 
-            def report(done: int, row: dict[str, Any]) -> None:
-                bar.initial = bar.initial or done - 1  # epochs of an interrupted call took no time in this one
-                bar.n = done
-                shown = {k: f"{100 * v:.1f} %" for k, v in row.items() if k.startswith("val_accuracy")}
-                bar.set_postfix(shown)
+        def report(done: int, row: dict[str, Any]) -> None:
+            nonlocal bar
+            if bar is None:  # epochs of an earlier, interrupted call took no time in this one
+                bar = tqdm(total=run.resolved_recipe.epochs, initial=done - 1, unit="epoch", desc=run.name)
+            bar.set_postfix_str(" / ".join(f"{100 * v:.1f} %" for k, v in row.items() if k.startswith("val_")))
+            bar.update()
 
-            record = execute(run, report)
+        record = execute(run, report)
+        if bar is not None:
+            bar.close()
     return {
         "record": str(record.folder),
         "val_accuracies": _percent(record.accuracies("val")),

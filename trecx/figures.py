@@ -1,0 +1,204 @@
+"""The book's figures, each drawn from run records. Styles come from `trecx.notebook`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from trecx.evaluate import benefit_curve
+from trecx.notebook import COLOURS, style
+from trecx.records import Record
+from trecx.zoo import get_method
+
+Group = Mapping[str, Sequence[Record]]  # label or method name -> records, one a seed
+
+_GRID = 200  # points of a mean curve
+
+
+def learning_curves(records: Sequence[Record]) -> Figure:
+    """Validation accuracy of every exit by epoch, one panel a record."""
+    figure, axes = plt.subplots(
+        1, len(records), figsize=(2.9 * len(records), 3.2), sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, record in zip(axes[0], records, strict=True):
+        columns = [c for c in record.history if c.startswith("val_accuracy")]
+        for k, column in enumerate(columns):
+            label = "final exit" if k == len(columns) - 1 else f"exit {k + 1}"
+            tone = "#000000" if k == len(columns) - 1 else ["#0072B2", "#C44E00", "#00865F"][k]
+            ax.plot(record.history.epoch, 100 * record.history[column], color=tone, label=label)
+        ax.set(title=get_method(record.manifest["run"]["method"]).label, xlabel="epoch")
+        ax.legend()
+    axes[0, 0].set_ylabel("validation accuracy (%)")
+    return figure
+
+
+def draw_curves(ax: Axes, groups: Group, unit: str = "flops") -> None:
+    """Benefit curves of several methods, the mean over seeds in bold; a network without early exit is a dot.
+
+    Mean FLOPs are given in millions, accuracies in percent. A curve ends left where every sample leaves
+    at the first exit and right where every sample runs to the end.
+    """
+    for method, records in groups.items():
+        look = style(method)
+        if not get_method(method).head:
+            cost = [record.manifest["cost"][unit][-1] / 1e6 for record in records]
+            accuracy = [100 * record.accuracies()[-1] for record in records]
+            look |= {"linestyle": "none", "markersize": 8, "zorder": 5}
+            ax.plot([np.mean(cost)], [np.mean(accuracy)], **look)
+            continue
+        lines = [curve_line(record, unit) for record in records]
+        look["markevery"] = 0.12
+        if len(lines) > 1:
+            for x, y in lines:
+                ax.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=0.6, alpha=0.4)
+        x = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), _GRID)
+        ax.plot(x, np.mean([np.interp(x, *line) for line in lines], axis=0), **look)
+    ax.set(xlabel=f"mean {'MFLOPs' if unit == 'flops' else 'million MACs'} per sample", ylabel="test accuracy (%)")
+
+
+def curve_line(record: Record, unit: str = "flops") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A record's benefit curve as millions (rising) and percent."""
+    curve = benefit_curve(record.trace(unit=unit))
+    order = np.argsort(curve.cost, kind="stable")
+    return curve.cost[order] / 1e6, 100 * curve.accuracy[order]
+
+
+def benefit_curves(groups: Group, *, target: float | None = None, unit: str = "flops") -> Figure:
+    """One panel of `draw_curves`, with a line at `target` percent (the accuracy one point below the baseline)."""
+    figure, ax = plt.subplots(figsize=(6.2, 4.4), layout="constrained")
+    draw_curves(ax, groups, unit)
+    if target is not None:
+        ax.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
+    ax.legend(loc="lower right")
+    return figure
+
+
+def panels(tasks: Mapping[str, Group], unit: str = "flops") -> Figure:
+    """One panel of `draw_curves` a task, side by side, with a common legend."""
+    figure, axes = plt.subplots(1, len(tasks), figsize=(3.7 * len(tasks), 4.0), squeeze=False, layout="constrained")
+    handles: dict[str, Any] = {}
+    for ax, (title, groups) in zip(axes[0], tasks.items(), strict=True):
+        draw_curves(ax, groups, unit)
+        ax.set_title(title)
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+        if ax is not axes[0, 0]:
+            ax.set_ylabel("")
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def confidence_violins(groups: Group, low: float = 0.65, high: float = 0.9) -> Figure:
+    """Distribution of the first exit's largest softmax in [low, high), all seeds together (Fig. 5)."""
+    rows = []
+    for method, records in groups.items():
+        scores = np.concatenate([record.trace().scores[:, 0] for record in records])
+        kept = scores[(scores >= low) & (scores < high)]
+        rows += [{"method": get_method(method).label, "confidence": value} for value in kept]
+    figure, ax = plt.subplots(layout="constrained")
+    sns.violinplot(
+        pd.DataFrame(rows),
+        x="method",
+        y="confidence",
+        hue="method",
+        palette={get_method(m).label: COLOURS[m] for m in groups},
+        cut=0,
+        inner="quart",
+        ax=ax,
+        alpha=0.6,
+    )
+    ax.set(xlabel="", ylabel="largest softmax at the early exit")
+    return figure
+
+
+def placement(groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record]) -> Figure:
+    """Final and early accuracy by place of the exit (Fig. 2); the dashed line is the unmodified network."""
+    figure, ax = plt.subplots(layout="constrained")
+    taps = list(groups)
+    for exit_index, (label, colour, marker) in enumerate(
+        [("early exit", "#C44E00", "s"), ("final exit", "#0072B2", "o")]
+    ):
+        values = [[100 * r.accuracies()[exit_index] for r in groups[tap]] for tap in taps]
+        ax.plot(range(len(taps)), [np.mean(v) for v in values], color=colour, marker=marker, label=label)
+        for k, v in enumerate(values):
+            ax.plot([k] * len(v), v, color=colour, marker=marker, linestyle="none", alpha=0.35, markersize=4)
+    mean = np.mean([100 * r.accuracies()[-1] for r in baseline])
+    ax.axhline(mean, color="#000000", linestyle="--", linewidth=1.2, label="baseline")
+    ax.set_xticks(range(len(taps)), [f"after {tap}" for tap in taps])
+    ax.set(ylabel="test accuracy (%)")
+    ax.legend()
+    return figure
+
+
+def loss_weight(groups: Mapping[float, Sequence[Record]]) -> Figure:
+    """Validation accuracy of both exits by the loss weight w: what w is chosen on."""
+    figure, ax = plt.subplots(layout="constrained")
+    weights = sorted(groups)
+    for k, (label, colour, marker) in enumerate([("early exit", "#C44E00", "s"), ("final exit", "#0072B2", "o")]):
+        means = [np.mean([100 * r.accuracies("val")[k] for r in groups[w]]) for w in weights]
+        ax.plot(weights, means, color=colour, marker=marker, label=label)
+    ax.set(xlabel="loss weight w of the early exit", ylabel="validation accuracy (%)")
+    ax.legend()
+    return figure
+
+
+def confidences(record: Record) -> Figure:
+    """Share of right and wrong answers of the first exit by its confidence."""
+    trace = record.trace()
+    figure, ax = plt.subplots(layout="constrained")
+    bins = np.linspace(0, 1, 21).tolist()
+    right, wrong = trace.scores[trace.correct[:, 0], 0], trace.scores[~trace.correct[:, 0], 0]
+    ax.hist([right, wrong], bins, stacked=True, color=["#0072B2", "#C44E00"], label=["right", "wrong"])
+    ax.set(xlabel="largest softmax at the early exit", ylabel="test samples")
+    ax.legend(loc="upper left")
+    return figure
+
+
+def examples(
+    x: NDArray[np.generic], labels: NDArray[np.integer], record: Record, classes: Sequence[str], n: int = 6
+) -> Figure:
+    """Test inputs (N, H, W, C) on which the first exit is surest (top row) and least sure (bottom row).
+
+    Each shows its class and the exit's confidence; one sample a class first, so that the rows are not all alike.
+    """
+    scores = record.trace().scores[:, 0]
+    figure, axes = plt.subplots(2, n, figsize=(1.35 * n, 3.6), layout="constrained")
+    for row, order in zip(axes, (np.argsort(-scores), np.argsort(scores)), strict=True):
+        for ax, index in zip(row, _varied(order, labels, n), strict=True):
+            sample = x[index]
+            if sample.shape[2] == 1:
+                ax.imshow(sample[:, :, 0].T, aspect="auto", origin="lower", cmap="viridis")
+            else:
+                ax.imshow(sample)
+            ax.set_title(f"{classes[labels[index]]}\n{scores[index]:.2f}", fontsize=10)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+    axes[0, 0].set_ylabel("exits early")
+    axes[1, 0].set_ylabel("goes on")
+    return figure
+
+
+def _varied(order: NDArray[np.integer], labels: NDArray[np.integer], n: int) -> list[int]:
+    """The first `n` of `order`, taking each class once before any class twice."""
+    counts: dict[int, int] = {}
+    ranked = []
+    for rank, index in enumerate(order):
+        label = int(labels[index])
+        ranked.append((counts.get(label, 0), rank, int(index)))
+        counts[label] = counts.get(label, 0) + 1
+    return [index for _, _, index in sorted(ranked)[:n]]
+
+
+def static_points(ax: Axes, groups: Mapping[str, Sequence[Record]], unit: str = "flops") -> None:
+    """Smaller networks without exits as open circles: the competitor that an early exit must beat."""
+    for label, records in groups.items():
+        cost = np.mean([r.manifest["cost"][unit][-1] / 1e6 for r in records])
+        accuracy = np.mean([100 * r.accuracies()[-1] for r in records])
+        ax.plot(cost, accuracy, marker="o", markerfacecolor="none", color="#000000")
+        ax.annotate(label, (cost, accuracy), xytext=(4, -10), textcoords="offset points", fontsize=9)

@@ -1,0 +1,155 @@
+"""The book's tables, each computed from run records. Accuracies in percent, FLOPs in millions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trecx.evaluate import operating_points
+from trecx.paper import paper
+from trecx.records import Record
+from trecx.stats import mean_interval
+from trecx.zoo import get_method
+
+Group = Mapping[str, Sequence[Record]]  # method name -> records, one a seed
+
+PAPER_NAMES = {"trecx_ev": "trecx", "branchynet": "branchynet", "sdn": "sdn"}  # methods that Table 2 lists
+
+
+def interval(values: Sequence[float], samples: int) -> tuple[float, float, float]:
+    """Mean and 95 % interval of accuracies in percent: over seeds, or over test samples where there is one seed.
+
+    The interval over seeds is Student's t; the one over samples is the normal approximation of a proportion.
+    """
+    if len(values) > 1:
+        return tuple(mean_interval(values))  # type: ignore[return-value]
+    (value,) = values
+    half = 1.96 * np.sqrt(value * (100 - value) / samples)
+    return value, value - half, value + half
+
+
+def standalone(groups: Group, task: str, *, with_paper: bool) -> pd.DataFrame:
+    """Standalone accuracy of every exit of every method (Table 2), all samples through one exit.
+
+    `with_paper` adds the paper's figures: only for results on the paper's own data.
+    """
+    rows: list[dict[str, Any]] = []
+    for method, records in groups.items():
+        cost = records[0].manifest["cost"]
+        accuracies = np.array([100 * record.accuracies() for record in records])  # seeds x exits
+        printed = paper()["table_2"].get(task, {}).get(PAPER_NAMES.get(method, ""), {}).get("accuracies", [])
+        if method == "baseline":
+            printed = [paper()["table_1"][task]["baseline"]["accuracy"]]
+        samples = len(records[0].predictions["test_labels"])
+        for k in range(accuracies.shape[1]):
+            mean, low, high = interval(accuracies[:, k].tolist(), samples)
+            rows.append(
+                {
+                    "method": get_method(method).label,
+                    "exit": "final" if k == accuracies.shape[1] - 1 else str(k + 1),
+                    "parameters": cost["params"],
+                    "cost": cost["flops"][k] / 1e6,
+                    "accuracy": mean,
+                    "low": low,
+                    "high": high,
+                    "seeds": len(records),
+                }
+                | ({"paper": printed[k] if k < len(printed) else None} if with_paper else {})
+            )
+    return pd.DataFrame(rows)
+
+
+def references(task: str, baseline: Sequence[Record], *, with_paper: bool) -> dict[str, float | tuple[float, float]]:
+    """The accuracies that operating points are measured against: our baseline's mean and the paper's constant."""
+    own = tuple(float(np.mean([r.accuracies(split)[-1] for r in baseline])) for split in ("val", "test"))
+    found: dict[str, float | tuple[float, float]] = {"own baseline": (own[0], own[1])}
+    if with_paper:
+        found["paper's baseline"] = paper()["table_1"][task]["baseline"]["accuracy"] / 100
+    return found
+
+
+def points(
+    groups: Group,
+    task: str,
+    baseline: Sequence[Record],
+    *,
+    with_paper: bool,
+    drops: Sequence[float] = (1, 2, 3),
+    unit: str = "flops",
+) -> pd.DataFrame:
+    """Operating points of every method and seed, tidy: see `trecx.evaluate.operating_points` for the columns.
+
+    Reductions are relative to the unmodified network. Methods without an early exit are left out.
+    """
+    frames = []
+    base = baseline[0].manifest["cost"][unit][-1]
+    for method, records in groups.items():
+        if not get_method(method).head:
+            continue
+        for record in records:
+            frame = operating_points(
+                record.trace("test", unit=unit),
+                base,
+                references(task, baseline, with_paper=with_paper),
+                val=record.trace("val", unit=unit),
+                drops=drops,
+            )
+            frame.insert(0, "seed", record.manifest["run"]["seed"])
+            frame.insert(0, "method", method)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def mean_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean of `points` over seeds; a mean over seeds that did not all reach the target is not given."""
+    keys = ["method", "reference", "drop", "protocol"]
+
+    def collect(rows: pd.DataFrame) -> pd.Series:
+        complete = bool(rows["reached"].all())
+        values = {c: rows[c].mean() if complete else np.nan for c in ("threshold", "accuracy", "cost", "reduction")}
+        share = rows["exit_rate"].mean() if complete else np.nan
+        return pd.Series(values | {"exit_rate": share, "reached": f"{rows['reached'].sum()} of {len(rows)}"})
+
+    return frame.groupby(keys, sort=False).apply(collect, include_groups=False).reset_index()
+
+
+def readable(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of operating points with labels, percent and millions in place of names, fractions and units."""
+    shown = frame.copy()
+    shown["method"] = [get_method(name).label for name in shown["method"]]
+    for column in ("accuracy", "reduction", "exit_rate", "target"):
+        if column in shown:
+            shown[column] = 100 * shown[column].astype(float)
+    shown["cost"] = shown["cost"].astype(float) / 1e6
+    return shown.rename(columns={"exit_rate": "exit rate"})
+
+
+def table_1(groups: Group, task: str, *, protocol: str = "validation", reference: str = "own baseline") -> pd.DataFrame:
+    """The row of Table 1: baseline and T-RecX, ours beside the paper's, whatever data ours come from."""
+    base, ours = groups["baseline"], groups["trecx_ev"]
+    mean = mean_points(points({"trecx_ev": ours}, task, base, with_paper=False))
+    mean = mean[(mean.protocol == protocol) & (mean.reference == reference)].set_index("drop")
+    accuracy = np.mean([100 * r.accuracies() for r in ours], axis=0)
+    printed = paper()["table_1"][task]
+    rows = [
+        ("baseline accuracy", "%", np.mean([100 * r.accuracies()[-1] for r in base]), printed["baseline"]["accuracy"]),
+        ("baseline cost", "MFLOPs", base[0].manifest["cost"]["flops"][-1] / 1e6, printed["baseline"]["mflops"]),
+        ("baseline parameters", "thousand", base[0].manifest["cost"]["params"] / 1e3, printed["baseline"]["params_k"]),
+        ("T-RecX parameters", "thousand", ours[0].manifest["cost"]["params"] / 1e3, printed["trecx"]["params_k"]),
+        ("T-RecX early exit", "%", accuracy[0], printed["trecx"]["early_accuracy"]),
+        ("T-RecX final exit", "%", accuracy[1], printed["trecx"]["final_accuracy"]),
+    ]
+    for drop in (1, 2, 3):
+        at = mean.loc[drop]
+        rows.append(
+            (
+                f"cost at -{drop} point{'s' * (drop > 1)}",
+                "MFLOPs",
+                at.cost / 1e6,
+                printed["trecx"]["mflops_at_drop"][drop],
+            )
+        )
+    frame = pd.DataFrame(rows, columns=["quantity", "unit", "this run", "paper"])
+    frame["this run"] = frame["this run"].astype(float)
+    return frame
