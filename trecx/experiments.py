@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trecx import data as datasets
+from trecx.losses import W_EARLY
 from trecx.records import Record
 from trecx.runs import Run, fit, runs_of
 from trecx.tasks import get_task
@@ -65,13 +66,17 @@ def loss_weights(
     profile: str, task: str, seeds: Sequence[int], *, epochs: int | None = None
 ) -> dict[float, list[Record]]:
     """T-RecX under several loss weights, by weight."""
-    from trecx.losses import W_EARLY
-
     runs = {
         w: runs_of(profile, task, "trecx_ev", seeds, epochs=epochs, w_early=None if w == W_EARLY[task] else w)
         for w in LOSS_WEIGHTS
     }
     return gather(runs)
+
+
+def concat_at_equal_weight(profile: str, seeds: Sequence[int], *, epochs: int | None = None) -> list[Record]:
+    """DS-CNN EE-fmaps concat under T-RecX's loss weight; the authors trained it with 1, which confounds Fig. 6."""
+    runs = runs_of(profile, "kws", "trecx_concat", seeds, epochs=epochs, w_early=W_EARLY["kws"])
+    return gather({"": runs})[""]
 
 
 def one_more_class(profile: str, seeds: Sequence[int], *, epochs: int | None = None) -> list[Record]:

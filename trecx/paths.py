@@ -17,6 +17,7 @@ HTML = BUILD / "html"
 BOOK = ROOT / "book"
 NOTEBOOKS = ROOT / "notebooks"
 PUBLISHED = BOOK / "records"  # records of long runs, committed, read by the book without training
+BENCHMARKS = ROOT / "benchmarks" / "results.json"  # written by `make benchmark`
 TABLES = BOOK / "tables"  # CSV files that the notebooks write for the reader to download
 
 PAPER = Path(__file__).with_name("paper.yaml")  # every number quoted from the paper

@@ -109,6 +109,12 @@ def open_record(path: str | Path) -> Record:
     return Record(folder)
 
 
+def all_records(data: str) -> list[Record]:
+    """Every complete record of a data set, fresh ones first where a published one has the same name."""
+    folders = {f.name: f for root in (paths.PUBLISHED, paths.RECORDS) for f in sorted((root / data).glob("*"))}
+    return [Record(f) for f in folders.values() if all((f / name).is_file() for name in FILES)]
+
+
 def pack(log_probs: Tensor) -> NDArray[np.float16]:
     """(n, exits, classes) float32 -> float16 with every row's largest entry still the only largest."""
     exact = log_probs.clamp(min=-6e4).numpy()

@@ -1,0 +1,69 @@
+"""The photographs that are installed with scikit-image and scikit-learn. Nothing here downloads."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trecx.errors import TrecxError
+
+# name: (package, file inside it). Only files that both packages' wheels carry themselves.
+PHOTOGRAPHS = {
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "cat": ("skimage", "data/chelsea.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "rocket": ("skimage", "data/rocket.jpg"),
+    "galaxies": ("skimage", "data/hubble_deep_field.jpg"),
+    "retina": ("skimage", "data/retina.jpg"),
+    "tissue": ("skimage", "data/ihc.png"),
+    "motorcycle": ("skimage", "data/motorcycle_left.png"),
+    "temple": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+}
+_INSTALL = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+GRID = 5  # every photograph is cut into GRID x GRID blocks, and every block belongs to one split
+SHARES = {"train": 15, "val": 3, "test": 7}  # blocks of each photograph
+
+
+def bundled(package: str, file: str) -> Path:
+    """Return the path of a file inside an installed package, without importing it; TrecxError when it is not there."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise TrecxError(f"this data set needs {_INSTALL[package]}: run `pip install {_INSTALL[package]}`")
+    path = Path(spec.submodule_search_locations[0]) / file
+    if not path.is_file():
+        raise TrecxError(f"{path} is missing from the installed {_INSTALL[package]}: install a version that has it")
+    return path
+
+
+def photograph(name: str) -> NDArray[np.uint8]:
+    """Return the photograph called `name` (a key of PHOTOGRAPHS) as RGB, H x W x 3."""
+    from PIL import Image
+
+    with Image.open(bundled(*PHOTOGRAPHS[name])) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def blocks(name: str, rng: np.random.Generator) -> dict[str, list[NDArray[np.uint8]]]:
+    """Cut a photograph into blocks and deal them to train, val and test, so that no pixel is in two splits."""
+    whole = photograph(name)
+    height, width = whole.shape[0] // GRID, whole.shape[1] // GRID
+    cut = [
+        whole[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        for row in range(GRID)
+        for column in range(GRID)
+    ]
+    order = iter(rng.permutation(len(cut)))
+    return {split: [cut[next(order)] for _ in range(share)] for split, share in SHARES.items()}
+
+
+def crop(block: NDArray[np.uint8], size: int, rng: np.random.Generator, smallest: float = 0.5) -> NDArray[np.uint8]:
+    """Return a random square of a block as size x size pixels; its side is `smallest` to 1 of the block's short side."""
+    from PIL import Image
+
+    height, width = block.shape[:2]
+    side = rng.uniform(smallest, 1.0) * min(height, width)
+    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
+    image = Image.fromarray(block).resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    return np.asarray(image)

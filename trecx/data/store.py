@@ -1,0 +1,122 @@
+"""Prepared data sets on disk: `<name>.npz`, with its checksum inside when this package wrote it.
+
+Beside each file, `<name>.sha256.json` remembers that a file of this size and time was verified, so that a large file
+is hashed once and not at every load.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trecx.errors import TrecxError
+
+REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+KEYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
+
+
+def checksum(arrays: Mapping[str, NDArray]) -> str:
+    """Return the sha256 (hex) of the arrays' names, types, shapes and bytes; the file's own packing does not matter."""
+    digest = hashlib.sha256()
+    for key in KEYS:
+        if key in arrays:
+            array = np.ascontiguousarray(arrays[key])
+            digest.update(f"{key} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def write(path: Path, arrays: Mapping[str, NDArray], recipe: int) -> None:
+    """Write a prepared set under a temporary name, then move it into place: readers see all of it or nothing.
+
+    `recipe` is the version of the code that made it; see `recipe_of`. Raises TrecxError when it cannot be written.
+    """
+    digest = checksum(arrays)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".npz", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                np.savez(file, **arrays, sha256=np.array(digest), recipe=np.array(recipe))
+            Path(temporary).chmod(0o644)  # mkstemp makes it private
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise TrecxError(f"{path} cannot be written: {error.strerror or error}") from error
+    _remember(path, digest)
+
+
+def recipe_of(path: Path) -> int | None:
+    """Return the recipe number that a prepared file was written with, None for a file from elsewhere or no file."""
+    try:
+        with np.load(path) as file:
+            return int(file["recipe"]) if "recipe" in file else None
+    except FileNotFoundError:
+        return None
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def read(path: Path, rebuild: str) -> tuple[dict[str, NDArray], str]:
+    """Return the arrays of a prepared file and their sha256.
+
+    Raises TrecxError when the file is cut short, altered or not a prepared set; `rebuild` tells the user what to do.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = {key: file[key] for key in KEYS if key in file}
+            written = str(file["sha256"]) if "sha256" in file else None
+    except _DAMAGE as error:
+        raise TrecxError(f"{path} is damaged ({error}): {rebuild}") from error
+    missing = [key for key in REQUIRED if key not in arrays]
+    if missing:
+        raise TrecxError(f"{path} has no {', '.join(missing)}, so it is not a prepared data set: {rebuild}")
+    digest = _remembered(path)
+    if digest is None or (written is not None and digest != written):
+        digest = checksum(arrays)
+        if written is not None and digest != written:
+            raise TrecxError(f"{path} is damaged (its checksum differs from the one it was written with): {rebuild}")
+        _remember(path, digest)
+    return arrays, digest
+
+
+_DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+def _damaged(path: Path, error: Exception) -> TrecxError:
+    return TrecxError(f"{path} is damaged ({error}): delete it to have it rebuilt")
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".sha256.json")
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _remembered(path: Path) -> str | None:
+    try:
+        note = json.loads(_note(path).read_text())
+        return str(note["sha256"]) if note.items() >= _stamp(path).items() else None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _remember(path: Path, digest: str) -> None:
+    with suppress(OSError):  # a read-only folder only costs a hash at every load
+        note = json.dumps({"sha256": digest, **_stamp(path)})
+        temporary = _note(path).with_suffix(f".{os.getpid()}")
+        temporary.write_text(note + "\n")
+        temporary.replace(_note(path))
