@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -21,10 +20,16 @@ Group = Mapping[str, Sequence[Record]]  # label or method name -> records, one a
 _GRID = 200  # points of a mean curve
 
 
+def _subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] | None = None, **kwargs: Any) -> Any:
+    """Like `plt.subplots`, without pyplot: a figure that a cell returns is then shown once, not twice."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(rows, columns, **kwargs)
+
+
 def learning_curves(records: Sequence[Record]) -> Figure:
     """Validation accuracy of every exit by epoch, one panel a record."""
-    figure, axes = plt.subplots(
-        1, len(records), figsize=(2.9 * len(records), 3.2), sharey=True, squeeze=False, layout="constrained"
+    figure, axes = _subplots(
+        1, len(records), figsize=(2.9 * len(records), 3.2), sharey=True, squeeze=False
     )
     for ax, record in zip(axes[0], records, strict=True):
         columns = [c for c in record.history if c.startswith("val_accuracy")]
@@ -71,7 +76,7 @@ def curve_line(record: Record, unit: str = "flops") -> tuple[NDArray[np.float64]
 
 def benefit_curves(groups: Group, *, target: float | None = None, unit: str = "flops") -> Figure:
     """One panel of `draw_curves`, with a line at `target` percent (the accuracy one point below the baseline)."""
-    figure, ax = plt.subplots(figsize=(6.2, 4.4), layout="constrained")
+    figure, ax = _subplots(figsize=(6.2, 4.4))
     draw_curves(ax, groups, unit)
     if target is not None:
         ax.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
@@ -81,7 +86,7 @@ def benefit_curves(groups: Group, *, target: float | None = None, unit: str = "f
 
 def panels(tasks: Mapping[str, Group], unit: str = "flops") -> Figure:
     """One panel of `draw_curves` a task, side by side, with a common legend."""
-    figure, axes = plt.subplots(1, len(tasks), figsize=(3.7 * len(tasks), 4.0), squeeze=False, layout="constrained")
+    figure, axes = _subplots(1, len(tasks), figsize=(3.7 * len(tasks), 4.0), squeeze=False)
     handles: dict[str, Any] = {}
     for ax, (title, groups) in zip(axes[0], tasks.items(), strict=True):
         draw_curves(ax, groups, unit)
@@ -101,7 +106,7 @@ def confidence_violins(groups: Group, low: float = 0.65, high: float = 0.9) -> F
         scores = np.concatenate([record.trace().scores[:, 0] for record in records])
         kept = scores[(scores >= low) & (scores < high)]
         rows += [{"method": get_method(method).label, "confidence": value} for value in kept]
-    figure, ax = plt.subplots(layout="constrained")
+    figure, ax = _subplots()
     sns.violinplot(
         pd.DataFrame(rows),
         x="method",
@@ -119,7 +124,7 @@ def confidence_violins(groups: Group, low: float = 0.65, high: float = 0.9) -> F
 
 def placement(groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record]) -> Figure:
     """Final and early accuracy by place of the exit (Fig. 2); the dashed line is the unmodified network."""
-    figure, ax = plt.subplots(layout="constrained")
+    figure, ax = _subplots()
     taps = list(groups)
     for exit_index, (label, colour, marker) in enumerate(
         [("early exit", "#C44E00", "s"), ("final exit", "#0072B2", "o")]
@@ -138,7 +143,7 @@ def placement(groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record]
 
 def loss_weight(groups: Mapping[float, Sequence[Record]]) -> Figure:
     """Validation accuracy of both exits by the loss weight w: what w is chosen on."""
-    figure, ax = plt.subplots(layout="constrained")
+    figure, ax = _subplots()
     weights = sorted(groups)
     for k, (label, colour, marker) in enumerate([("early exit", "#C44E00", "s"), ("final exit", "#0072B2", "o")]):
         means = [np.mean([100 * r.accuracies("val")[k] for r in groups[w]]) for w in weights]
@@ -151,7 +156,7 @@ def loss_weight(groups: Mapping[float, Sequence[Record]]) -> Figure:
 def confidences(record: Record) -> Figure:
     """Share of right and wrong answers of the first exit by its confidence."""
     trace = record.trace()
-    figure, ax = plt.subplots(layout="constrained")
+    figure, ax = _subplots()
     bins = np.linspace(0, 1, 21).tolist()
     right, wrong = trace.scores[trace.correct[:, 0], 0], trace.scores[~trace.correct[:, 0], 0]
     ax.hist([right, wrong], bins, stacked=True, color=["#0072B2", "#C44E00"], label=["right", "wrong"])
@@ -168,7 +173,7 @@ def examples(
     Each shows its class and the exit's confidence; one sample a class first, so that the rows are not all alike.
     """
     scores = record.trace().scores[:, 0]
-    figure, axes = plt.subplots(2, n, figsize=(1.35 * n, 3.6), layout="constrained")
+    figure, axes = _subplots(2, n, figsize=(1.35 * n, 3.6))
     for row, order in zip(axes, (np.argsort(-scores), np.argsort(scores)), strict=True):
         for ax, index in zip(row, _varied(order, labels, n), strict=True):
             sample = x[index]

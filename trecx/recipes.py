@@ -28,6 +28,7 @@ class Recipe:
     duplicates: int = 0  # random training images repeated so that the batch size divides
     transfer: float = 0.8  # share of the epochs in which EV-assistance copies weights
     restart: tuple[float, ...] = ()  # shares of the epochs at which the optimiser forgets its state
+    clip: float = 0.0  # largest norm of the gradient; 0: not clipped
     bn_momentum: float = 0.01  # of the running statistics; short runs need a shorter memory
     precision: str = "float32"  # or bfloat16, where the processor gains
 
@@ -86,6 +87,7 @@ FAST = {
         rate=0.2,
         weight_decay=5e-4,
         augment=(("crop", (4,)), _FLIP),
+        clip=2.0,  # exits without batch norm can run away at the peak rate
         bn_momentum=0.1,
         precision="bfloat16",
     ),
@@ -98,6 +100,7 @@ FAST = {
         rate=0.2,
         weight_decay=2e-4,
         augment=(("shift_rows", (4,)),),
+        clip=2.0,  # exits without batch norm can run away at the peak rate
         bn_momentum=0.1,
     ),
     "vww": Recipe(
@@ -109,6 +112,7 @@ FAST = {
         rate=0.05,
         weight_decay=2e-4,
         augment=(_ROTATE_SHIFT_ZOOM, _FLIP),
+        clip=2.0,  # exits without batch norm can run away at the peak rate
         bn_momentum=0.1,
     ),
 }

@@ -56,7 +56,7 @@ class Record:
         """`val_log_probs`, `test_log_probs` (n, exits, classes) float32; `val_labels`, `test_labels` (n,)."""
         path = self.folder / "predictions.npz"
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return {k: _unpack(arrays[k]) if "probs" in k else arrays[k] for k in arrays.files}
         except Exception as error:
             raise TrecxError(f"{path} is damaged ({error}): delete {self.folder} and train the run again") from error

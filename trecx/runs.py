@@ -69,6 +69,8 @@ class Run:
         early_weights(method, self.task, self.w_early, 0, (1.0,))
         if self.seed < 0 or self.extra_classes < 0:
             raise TrecxError("seed and extra_classes are impossible: choose whole numbers from 0")
+        with torch.random.fork_rng(devices=[]):
+            self.network()  # refuses an impossible tap or width now, not after the runs before it
 
     @property
     def resolved_recipe(self) -> Recipe:
@@ -278,7 +280,10 @@ def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> Non
                 left = (total - epochs) * (now - started) / max(epochs, 1)
                 for future in ready:
                     run = pending.pop(future)
-                    record, finished = future.result(), finished + 1
+                    try:
+                        record, finished = future.result(), finished + 1
+                    except TrecxError as error:
+                        raise TrecxError(f"{run.name}: {error}") from error
                     shown = " / ".join(f"{100 * a:.1f}" for a in record.accuracies("val"))
                     say(f"[{finished}/{len(runs)}] {run.name}: {shown} % on validation; about {_clock(left)} left")
                     last_said = now

@@ -126,6 +126,8 @@ def train(
             losses = exit_losses(logits, labels, padded)
             optimizer.zero_grad(set_to_none=True)
             joint_loss(losses, weights).backward()
+            if recipe.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimizer.step()
             sums += torch.stack([loss.detach() for loss in losses])
         losses_of_epoch = (sums / len(order)).tolist()

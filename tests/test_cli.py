@@ -1,0 +1,84 @@
+"""The command line as its users meet it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trecx.cli import main
+
+from .test_cost import GOLDEN
+
+
+def test_models_as_json_are_the_golden_integers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    rows = {(row["task"], row["method"]): row for row in json.loads(capsys.readouterr().out)}
+    for key, (params, flops, macs, _) in GOLDEN.items():
+        assert rows[key]["params"] == params
+        assert rows[key]["flops"] == flops
+        assert rows[key]["macs"] == macs
+        assert rows[key]["trainable_params"] < params
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "--task", "kws", "--method", "resnet"], "choose one of baseline, baseline_mlperf, trecx_ev"),
+        (["train", "--task", "kws"], "--method"),
+        (["train", "--task", "kws", "--method", "baseline", "--epochs", "x"], "invalid int value: 'x'"),
+        (["evaluate", "no-such-record"], "no record 'no-such-record'"),
+        (["curve", "no-such-record"], "no record 'no-such-record'"),
+        (["data", "mnist"], "cifar10"),
+        (["fly"], "models"),
+        ([], "COMMAND"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("error: ")
+    assert says in captured.err
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("models", "train", "evaluate", "curve", "data"))
+
+
+def test_data_lists_the_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "--json"]) == 0
+    assert "speech_commands" in {row["name"] for row in json.loads(capsys.readouterr().out)}
+
+
+@pytest.mark.slow
+def test_train_evaluate_and_curve_as_processes(tmp_path: Path) -> None:
+    import os
+
+    environment = os.environ | {"TRECX_RECORDS": str(tmp_path)}
+
+    def trecx(*words: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "trecx", *words], env=environment, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    status, out, err = trecx(
+        "train", "--task", "kws", "--method", "trecx_no_ev", "--epochs", "1", "--width", "0.25", "--json"
+    )
+    assert status == 0, err
+    assert "100%" in err  # the progress bar
+    record = json.loads(out)["record"]
+    status, out, _ = trecx("evaluate", record, "--threshold", "0.5", "--json")
+    answer = json.loads(out)
+    assert status == 0
+    assert answer["accuracies"] == answer["recorded"]
+    status, out, _ = trecx("curve", Path(record).name, "--points", "3", "--json")
+    assert [row["threshold"] for row in json.loads(out)] == [1.0, 0.5, 0.0]
+    assert trecx("evaluate", record, "--threshold", "1.5")[0] == 2
