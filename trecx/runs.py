@@ -243,21 +243,22 @@ def fit(
         train_missing: False raises TrecxError instead of training.
         say: receives one line whenever a run finishes, and one a minute in between, with the time left.
     """
-    missing = [run for run in dict.fromkeys(runs) if find(run) is None]
+    found = {run: find(run) for run in dict.fromkeys(runs)}
+    missing = [run for run, record in found.items() if record is None]
     if missing and not train_missing:
         raise TrecxError(f"{len(missing)} runs have no record, the first is {missing[0].name}: train them first")
     if missing:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         wanted = workers or int(os.environ.get("TRECX_WORKERS", 1 if torch.cuda.is_available() else cores))
-        _train_all(missing, max(1, min(wanted, len(missing))), say)
-    found = {run: find(run) for run in dict.fromkeys(runs)}
+        found |= _train_all(missing, max(1, min(wanted, len(missing))), say)
     return [record for run in runs if (record := found[run]) is not None]
 
 
-def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> None:
+def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> dict[Run, Record]:
     started = last_said = time.monotonic()
     total = sum(run.resolved_recipe.epochs for run in runs)
     done: dict[str, int] = {}
+    records: dict[Run, Record] = {}
     context = mp.get_context("spawn")
     queue: Any = context.Queue()
     say(f"training {len(runs)} runs, {total} epochs, {workers} at a time")
@@ -266,7 +267,6 @@ def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> Non
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue, workers))
     with pool:
         pending = {pool.submit(_work, run): run for run in ordered}
-        finished = 0
         try:
             while pending:
                 ready, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
@@ -281,11 +281,11 @@ def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> Non
                 for future in ready:
                     run = pending.pop(future)
                     try:
-                        record, finished = future.result(), finished + 1
+                        record = records[run] = future.result()
                     except TrecxError as error:
                         raise TrecxError(f"{run.name}: {error}") from error
                     shown = " / ".join(f"{100 * a:.1f}" for a in record.accuracies("val"))
-                    say(f"[{finished}/{len(runs)}] {run.name}: {shown} % on validation; about {_clock(left)} left")
+                    say(f"[{len(records)}/{len(runs)}] {run.name}: {shown} % on validation; about {_clock(left)} left")
                     last_said = now
                 if pending and now - last_said > 60:
                     say(f"epoch {epochs} of {total}; about {_clock(left)} left")
@@ -296,6 +296,7 @@ def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> Non
             for process in list((pool._processes or {}).values()):
                 process.terminate()
             raise
+    return records
 
 
 _worker: dict[str, Any] = {}  # a worker process keeps the queue to its parent here

@@ -99,7 +99,8 @@ DATASETS = {
             "scikit-learn, and the class is the photograph; training and test crops come from different parts of it.",
             stand_in=True,
             classes=(
-                "astronaut", "cat", "coffee", "rocket", "galaxies", "retina", "tissue", "motorcycle", "temple", "flower",
+                "astronaut", "cat", "coffee", "rocket", "galaxies",
+                "retina", "tissue", "motorcycle", "temple", "flower",
             ),
             module="photos",
         ),
@@ -159,7 +160,7 @@ def load(name: str, split_seed: int = 0) -> Dataset:
     """
     source = source_of(name)
     if source.stand_in:
-        if source.path.exists() and store.recipe_of(source.path) != source.recipe:
+        if source.path.exists() and store.recipe_of(source.path, source.rebuild) != source.recipe:
             prepare(name, force=True)  # left by an older version of this package
         prepare(name)
     elif not source.path.exists():

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import json
 import shutil
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -40,7 +41,7 @@ def fetch(url: str, folder: Path, sha256: str | None = None, spare: int = 0) -> 
         part.unlink()
         raise TrecxError(f"{url} has the sha256 {got}, not {expected}: the download was deleted, try again")
     if not expected:
-        print(f"{target.name}: no published checksum, sha256 {got} recorded in {folder / CHECKSUMS}")
+        print(f"{target.name}: no published checksum, sha256 {got} recorded in {folder / CHECKSUMS}", file=sys.stderr)
         (folder / CHECKSUMS).write_text(json.dumps(_first_use(folder) | {target.name: got}, indent=1) + "\n")
     part.replace(target)
     return target

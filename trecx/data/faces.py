@@ -18,7 +18,7 @@ SCENES = ("cat", "coffee", "rocket", "galaxies", "retina", "tissue", "motorcycle
 FACES = {"train": range(65), "val": range(65, 75), "test": range(75, 100)}  # of the 100, after a shuffle
 SIDE = 96
 PATCH = 25
-SCRAMBLED = 0.4  # share of the patches without a face that are scrambled faces
+SCRAMBLED = 0.1  # share of the patches without a face that are scrambled faces
 _SEED = 20_230_510
 
 
@@ -54,12 +54,12 @@ def _without_face(face: NDArray, block: NDArray[np.uint8], rng: np.random.Genera
 
 
 def _place(patch: NDArray, scene: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blend a grey patch (values 0 to 1) into a scene: random size, place, angle, mirror, light and tint; soft oval edge."""
+    """Blend a grey patch (0 to 1) into a scene, as a soft oval of random size, place, angle, mirror, light and tint."""
     from PIL import Image
 
-    side = int(rng.integers(40, 91))
+    side = int(rng.integers(60, 93))
     image = Image.fromarray(np.rint(patch * 255).astype(np.uint8))
-    image = image.resize((side, side), Image.Resampling.BICUBIC).rotate(rng.uniform(-12, 12), Image.Resampling.BILINEAR)
+    image = image.resize((side, side), Image.Resampling.BICUBIC).rotate(rng.uniform(-8, 8), Image.Resampling.BILINEAR)
     grey = np.asarray(image, dtype=np.float32)
     if rng.random() < 0.5:
         grey = grey[:, ::-1]

@@ -59,7 +59,7 @@ def blocks(name: str, rng: np.random.Generator) -> dict[str, list[NDArray[np.uin
 
 
 def crop(block: NDArray[np.uint8], size: int, rng: np.random.Generator, smallest: float = 0.5) -> NDArray[np.uint8]:
-    """Return a random square of a block as size x size pixels; its side is `smallest` to 1 of the block's short side."""
+    """Return a random square of a block as size x size pixels; its side is from `smallest` to 1 of the block's."""
     from PIL import Image
 
     height, width = block.shape[:2]

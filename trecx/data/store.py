@@ -10,8 +10,8 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ def write(path: Path, arrays: Mapping[str, NDArray], recipe: int) -> None:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".npz", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                np.savez(file, **arrays, sha256=np.array(digest), recipe=np.array(recipe))
+                np.savez(file, **arrays, sha256=np.array(digest), recipe=np.array(recipe))  # type: ignore[arg-type]
             Path(temporary).chmod(0o644)  # mkstemp makes it private
             Path(temporary).replace(path)
         except BaseException:
@@ -56,15 +56,10 @@ def write(path: Path, arrays: Mapping[str, NDArray], recipe: int) -> None:
     _remember(path, digest)
 
 
-def recipe_of(path: Path) -> int | None:
-    """Return the recipe number that a prepared file was written with, None for a file from elsewhere or no file."""
-    try:
-        with np.load(path) as file:
-            return int(file["recipe"]) if "recipe" in file else None
-    except FileNotFoundError:
-        return None
-    except _DAMAGE as error:
-        raise _damaged(path, error) from error
+def recipe_of(path: Path, rebuild: str) -> int | None:
+    """Return the recipe number that a prepared file was written with, None for a file from elsewhere; see `read`."""
+    with _opened(path, rebuild) as file:
+        return int(file["recipe"]) if "recipe" in file else None
 
 
 def read(path: Path, rebuild: str) -> tuple[dict[str, NDArray], str]:
@@ -72,12 +67,9 @@ def read(path: Path, rebuild: str) -> tuple[dict[str, NDArray], str]:
 
     Raises TrecxError when the file is cut short, altered or not a prepared set; `rebuild` tells the user what to do.
     """
-    try:
-        with np.load(path) as file:
-            arrays = {key: file[key] for key in KEYS if key in file}
-            written = str(file["sha256"]) if "sha256" in file else None
-    except _DAMAGE as error:
-        raise TrecxError(f"{path} is damaged ({error}): {rebuild}") from error
+    with _opened(path, rebuild) as file:
+        arrays = {key: file[key] for key in KEYS if key in file}
+        written = str(file["sha256"]) if "sha256" in file else None
     missing = [key for key in REQUIRED if key not in arrays]
     if missing:
         raise TrecxError(f"{path} has no {', '.join(missing)}, so it is not a prepared data set: {rebuild}")
@@ -90,11 +82,14 @@ def read(path: Path, rebuild: str) -> tuple[dict[str, NDArray], str]:
     return arrays, digest
 
 
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
-
-
-def _damaged(path: Path, error: Exception) -> TrecxError:
-    return TrecxError(f"{path} is damaged ({error}): delete it to have it rebuilt")
+@contextmanager
+def _opened(path: Path, rebuild: str) -> Iterator[Mapping[str, NDArray]]:
+    try:
+        # NumPy leaves a path open when the file turns out to be damaged, hence our own `open`.
+        with path.open("rb") as raw, np.load(raw) as file:
+            yield file
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrecxError(f"{path} is damaged ({error}): {rebuild}") from error
 
 
 def _note(path: Path) -> Path:

@@ -54,7 +54,7 @@ def _speak() -> tuple[NDArray[np.int16], NDArray, NDArray]:
 
 
 def _record(clips: list[NDArray[np.int16] | None], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return (N, 16000): every clip moved by up to 0.2 s, in noise of 5 to 30 dB below it; None stands for noise alone."""
+    """Return (N, 16000): every clip moved by up to 0.2 s, in noise 5 to 30 dB below it; None is noise alone."""
     n = len(clips)
     noise = _noise(n, rng)
     wave = np.zeros((n, RATE), dtype=np.float32)

@@ -1,0 +1,115 @@
+# Two commands do the work: `make book` and `make test`. Each sets up what is missing, and needs nothing but
+# Python 3.11 with venv. A stopped `make` is taken up again by the same command.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # one notebook at a time, also under -j: the training inside uses every core
+.SUFFIXES:
+
+PROFILE ?= quick
+PORT ?= 8000
+
+# TRECX_PYTHON=... names a Python that already has requirements.lock, such as the one of the conda environment
+# `trecx`; then no .venv is made.
+ifeq ($(CONDA_DEFAULT_ENV),trecx)
+TRECX_PYTHON ?= python
+endif
+ifdef TRECX_PYTHON
+PY := $(TRECX_PYTHON)
+READY :=
+else
+PY := .venv/bin/python
+READY := .venv/.ready
+endif
+
+# This checkout's package is used, wherever the environment was made.
+export PYTHONPATH := $(CURDIR)
+
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+EXECUTED := $(NOTEBOOKS:%=book/%)
+PACKAGE := $(sort $(shell find trecx -name '*.py' -o -name '*.yaml'))
+RECORDS := $(sort $(shell find book/records -type f 2>/dev/null))
+PAGES := $(sort $(shell find book -type f -not -path 'book/notebooks/*' -not -path 'book/tables/*' -not -name '*.pyc'))
+JUPYTER_BOOK := $(PY) -c 'from jupyter_book.cli.main import main; main()'
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: book
+book: _build/html/.built ## run the notebooks that changed, render the book; PROFILE=quick (default) or full
+	@echo "The book is ready: open _build/html/index.html, or run: make serve"
+
+.PHONY: test
+test: $(READY) ## run the tests; ARGS='-m "not slow"' leaves out the long ones
+	@$(PY) -m pytest $(ARGS)
+
+.PHONY: notebook
+notebook: $(READY) ## rerun one notebook: NB=02_keyword_spotting P='-p seed 3 -p w_early 0.4'
+	@$(PY) -m trecx.notebook '$(NB)' $(P)
+
+.PHONY: data
+data: $(READY) ## fetch and prepare a data set: NAME=cifar10; without NAME, list them
+	@$(PY) -m trecx data $(NAME)
+
+.PHONY: serve
+serve: $(READY) ## show the rendered book on http://127.0.0.1:8000; PORT=...
+	@test -s _build/html/index.html || { echo "There is no book yet: run make book first." >&2; exit 1; }
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+.PHONY: lint
+lint: $(READY) ## check style, types, and that no notebook holds output
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(if $(NOTEBOOKS),$(PY) -m nbstripout --verify $(NOTEBOOKS))
+	$(PY) -m mypy
+
+.PHONY: format
+format: $(READY) ## repair what lint can repair
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+	$(if $(NOTEBOOKS),$(PY) -m nbstripout $(NOTEBOOKS))
+
+.PHONY: clean
+clean: ## remove everything that was built; downloaded data stay in data/
+	rm -rf _build book/notebooks book/tables
+
+# The environment. The stamp comes last, so that a stopped installation is not taken for a finished one.
+.venv/.ready: requirements.lock pyproject.toml
+	@rm -f $@
+	@python=; for p in python3.11 python3 python; do \
+	  if "$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then python=$$p; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "Python 3.11 is needed and was not found (python3 is $$(python3 -V 2>&1)): install it, or use environment.yml." >&2; \
+	  exit 1; \
+	fi; \
+	"$$python" -m venv .venv || { echo "Python 3.11 lacks venv: install python3.11-venv." >&2; exit 1; }
+	@echo "Installing the pinned packages into .venv (once; torch's GPU build takes about 6 GB of disk)"
+	@.venv/bin/python -m pip install --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# Changes only when the profile does, so that only then every notebook runs again.
+.PHONY: force
+_build/profile: force
+	@case '$(PROFILE)' in quick|full) ;; \
+	  *) echo "PROFILE is '$(PROFILE)': choose quick or full." >&2; exit 2 ;; esac
+	@mkdir -p $(@D)
+	@echo '$(PROFILE)' | cmp -s - $@ || echo '$(PROFILE)' > $@
+
+# The runner works in _build/runs and moves a notebook here only when all of its cells succeeded.
+$(EXECUTED): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(RECORDS) _build/profile $(READY)
+	@$(PY) -m trecx.notebook $* --publish --profile $(PROFILE)
+
+# The headline gathers what the notebooks before it measured.
+book/notebooks/06_headline.ipynb: $(filter-out %/06_headline.ipynb,$(EXECUTED))
+
+# Always the whole book: a page that quotes a number of another page is not seen as changed otherwise (seconds).
+_build/html/.built: $(EXECUTED) $(PAGES) _config.yml _build/profile $(READY)
+	@rm -rf _build/html _build/.doctrees
+	@rm -f $(filter-out $(EXECUTED),$(wildcard book/notebooks/*.ipynb))
+	@echo "Rendering the book"
+	@$(JUPYTER_BOOK) build book --config _config.yml --path-output . --all -W --keep-going -q
+	@test -s _build/html/index.html
+	@touch $@

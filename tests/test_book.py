@@ -1,0 +1,222 @@
+"""The book builds without a warning and asks no other host for anything."""
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from trecx import paths
+
+SETUP = """\
+from trecx.notebook import check_parameters, glue, integer, provenance, setup, show_table, style
+setup()
+check_parameters(globals(), profile=("quick", "full"), seed=integer(0))
+provenance([{"profile": profile, "data": "quick_words", "sha256": "0123456789abcdef", "seed": seed}])"""
+
+TABLE = """\
+import pandas as pd
+
+wide = {f"threshold {t:.1f}": [87.2 - t, None, 79.25 + t] for t in (0.1, 0.3, 0.5, 0.7, 0.9)}
+df = pd.DataFrame({"method": ["T-RecX", "SDN", "BranchyNet"], "parameters": [89700, 94000, 98400], **wide})
+show_table(df, "toy", "Accuracy of three methods, quick profile.", units={c: "%" for c in wide},
+           formats={c: ".1f" for c in wide}, missing="not reached")
+glue("best", df["threshold 0.1"].max())"""
+
+FIGURE = """\
+import matplotlib.pyplot as plt
+
+fig, ax = plt.subplots()
+for i, method in enumerate(["baseline", "trecx_ev", "branchynet", "sdn"]):
+    ax.plot([1, 2, 3], [i, i + 1, i + 1.5], **style(method))
+ax.set(xlabel="FLOPs (millions)", ylabel="accuracy (%)", title="Toy benefit curves")
+ax.legend()
+plt.show()"""
+
+PAGES = {
+    "intro": "# Toy\n\nThe best is {glue:text}`notebooks/01_toy.ipynb::best:.1f` % {cite:p}`ghanathe2023trecx`, "
+    "see {numref}`fig-toy` and {doc}`notebooks/01_toy`.\n",
+    "method": "# Method\n\nA sample leaves where\n\n$$\\max_k p_k > \\rho.$$ (eq-gate)\n\n"
+    "Equation {eq}`eq-gate` is the gate; inline $p_k = \\mathrm{softmax}(z)_k$.\n\n"
+    f"$$a = {' + '.join(f'x_{{{i}}}' for i in range(1, 40))}$$\n\n"
+    "| claim | paper | here |\n| --- | ---: | ---: |\n| reduction | 31.58 % | 30.1 % |\n",
+}
+
+
+def toy_notebook() -> nbformat.NotebookNode:
+    new = nbformat.v4
+    return new.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        cells=[
+            new.new_markdown_cell("# Toy results\n\nInline math $\\rho = 0.5$ and {cite:t}`kaya2019sdn`."),
+            new.new_code_cell(
+                'profile = "quick"  # type: str  # quick or full\nseed = 0  # type: int  # random seed',
+                metadata={"tags": ["parameters"]},
+            ),
+            new.new_code_cell(SETUP),
+            new.new_code_cell(TABLE, metadata={"tags": ["hide-input"]}),
+            new.new_code_cell(
+                FIGURE,
+                metadata={
+                    "tags": ["hide-input"],
+                    "mystnb": {
+                        "figure": {"name": "fig-toy", "caption": "Accuracy over cost for four methods, quick profile."},
+                        "image": {"alt": "Four rising lines; SDN is the highest, the baseline the lowest."},
+                    },
+                },
+            ),
+        ],
+    )
+
+
+def write_project(folder: Path) -> None:
+    """A small copy of this project: its Makefile, configuration and extension, with toy pages and a notebook."""
+    for name in ("book/_ext", "book/_static", "trecx"):
+        shutil.copytree(paths.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "generated"))
+    for name in ("Makefile", "_config.yml", "book/references.bib", "book/references.md"):
+        shutil.copy(paths.ROOT / name, folder / name)
+    for name, text in PAGES.items():
+        (folder / "book" / f"{name}.md").write_text(text)
+    chapters = [{"file": "method"}, {"file": "notebooks/01_toy"}, {"file": "references"}]
+    (folder / "book/_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "intro", "chapters": chapters}))
+    (folder / "notebooks").mkdir()
+    nbformat.write(toy_notebook(), folder / "notebooks/01_toy.ipynb")
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", f"TRECX_PYTHON={sys.executable}", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+class Loaded(HTMLParser):
+    """What a browser fetches by itself: scripts, style sheets, icons, pictures, frames; links to click are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "audio", "video", "embed"):
+            self.urls.append(given.get("src") or "")
+        if tag == "link" and given.get("rel") not in ("canonical", "alternate"):
+            self.urls.append(given.get("href") or "")
+        if tag == "img":
+            self.pictures.append(given)
+
+
+def check_html(html: Path) -> None:
+    """Every page: nothing fetched from another host, every local file there, every picture with a text."""
+    pages = sorted(html.rglob("*.html"))
+    assert pages
+    for page in (p for p in pages if "_static" not in p.parts):
+        loaded = Loaded()
+        text = page.read_text(encoding="utf-8")
+        loaded.feed(text)
+        where = page.relative_to(html)
+        external = [url for url in loaded.urls if re.match(r"(https?:)?//", url)]
+        assert not external, f"{where} fetches {external}"
+        for url in filter(None, loaded.urls):
+            file = page.parent / re.sub(r"[?#].*", "", url)
+            assert url.startswith("data:") or file.exists(), f"{where} fetches {url}, which is missing"
+        for url in re.findall(r"""(?:import\(|from |fetch\()\s*["'](https?://[^"']+)""", text):
+            pytest.fail(f"{where} has a script that fetches {url}")
+        assert all("alt" in picture for picture in loaded.pictures), f"{where} has a picture without alt"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    write_project(folder)
+    built = make(folder, "book")
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "WARNING" not in built.stdout + built.stderr
+    assert "[1/1] 01_toy, profile=quick" in built.stdout
+    assert built.stdout.endswith("The book is ready: open _build/html/index.html, or run: make serve\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_book_is_whole_and_offline(project: Path) -> None:
+    html = project / "_build/html"
+    check_html(html)
+    page = (html / "notebooks/01_toy.html").read_text()
+    assert 'download="toy.csv" href="data:text/csv' in page
+    assert 'class="sortable"' in page
+    assert "Where these numbers come from" in page
+    assert "Four rising lines; SDN is the highest" in page
+    assert "/blob/main/notebooks/01_toy.ipynb" in page  # the Colab link
+    assert "mathjax/tex-svg.js" in (html / "method.html").read_text()
+    assert (html / "_static/mathjax/tex-svg.js").stat().st_size > 10**6
+    assert "87.1" in (html / "intro.html").read_text()
+    assert "thebe" not in page.lower()
+    assert (project / "book/tables/toy.csv").read_text().startswith("method,parameters,threshold 0.1 (%)")
+
+
+@pytest.mark.slow
+def test_only_what_changed_is_made_again(project: Path) -> None:
+    again = make(project, "book")
+    assert "01_toy" not in again.stdout
+    assert "Rendering" not in again.stdout
+
+    (project / "book/method.md").write_text(PAGES["method"] + "\nOne more.\n")
+    again = make(project, "book")
+    assert "01_toy" not in again.stdout
+    assert "Rendering" in again.stdout
+
+    again = make(project, "book", "PROFILE=full")
+    assert "01_toy, profile=full" in again.stdout
+    assert "01_toy" not in make(project, "book", "PROFILE=full").stdout
+
+
+@pytest.mark.slow
+def test_make_refuses_with_one_sentence(project: Path) -> None:
+    for words, said in (
+        (["book", "PROFILE=fast"], "PROFILE is 'fast': choose quick or full."),
+        (["notebook"], "no notebook named: choose one of 01_toy"),
+        (["notebook", "NB=01_toy", "P=-p sead 1"], "01_toy: unknown parameter sead: choose from profile, seed"),
+    ):
+        refused = make(project, *words)
+        assert refused.returncode != 0
+        assert said in refused.stderr
+
+
+@pytest.mark.slow
+def test_failing_notebook_fails_the_book_and_is_kept(project: Path) -> None:
+    notebook = toy_notebook()
+    notebook.cells.append(nbformat.v4.new_code_cell("from trecx.tasks import get_task\nget_task('x')"))
+    nbformat.write(notebook, project / "notebooks/01_toy.ipynb")
+    failed = make(project, "book")
+    assert failed.returncode != 0
+    assert "01_toy failed: TrecxError: unknown task 'x': choose one of ic, kws, vww" in failed.stderr
+    assert "_build/runs/01_toy.ipynb" in failed.stderr
+    assert (project / "_build/runs/01_toy.ipynb").exists()
+    assert make(project, "book").returncode != 0  # the failure is not taken for a result
+
+
+def test_help_lists_the_targets(tmp_path: Path) -> None:
+    shutil.copy(paths.ROOT / "Makefile", tmp_path)
+    (tmp_path / "trecx").mkdir()
+    (tmp_path / "book").mkdir()
+    said = make(tmp_path).stdout
+    for target in ("book", "test", "notebook", "data", "serve", "lint", "clean"):
+        assert f"  make {target} " in said
+
+
+def test_every_page_of_the_table_of_contents_exists() -> None:
+    toc = yaml.safe_load((paths.BOOK / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    pages = [file for file in [toc["root"], *files] if not file.startswith("notebooks/")]
+    missing = [page for page in pages if not (paths.BOOK / f"{page}.md").exists()]
+    assert not missing
+
+
+@pytest.mark.skipif(not (paths.HTML / ".built").exists(), reason="the book is not built: run `make book` first")
+def test_the_real_book_is_offline() -> None:
+    check_html(paths.HTML)

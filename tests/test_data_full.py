@@ -1,0 +1,356 @@
+"""The full data sets' own code, on small archives that the tests make, behind a server on this machine."""
+
+import http.server
+import io
+import json
+import pickle
+import shutil
+import tarfile
+import threading
+import wave
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trecx import paths
+from trecx.data import cifar10, download, load, prepare, speech_commands, vww
+from trecx.data.download import fetch, file_sha256, need_space
+from trecx.data.mfcc import mfcc
+from trecx.errors import TrecxError
+from trecx.tasks import KWS
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder with Range requests; `breaks` ends the next answers in the middle."""
+
+    ranges: ClassVar[list[str]] = []
+    breaks = 0
+    resumes = True
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content, start = path.read_bytes(), 0
+        wanted = self.headers.get("Range")
+        Handler.ranges.append(wanted or "")
+        if wanted and self.resumes:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+        self.send_response(206 if wanted and self.resumes else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if self.breaks:
+            Handler.breaks -= 1
+            self.wfile.write(content[start : start + (len(content) - start) // 2])
+        else:
+            self.wfile.write(content[start:])
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
+    """The address and the folder of a web server."""
+    root = tmp_path / "site"
+    root.mkdir()
+    monkeypatch.setattr(Handler, "ranges", [])
+    monkeypatch.setattr(Handler, "breaks", 0)
+    monkeypatch.setattr(Handler, "resumes", True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: Handler(*args, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", root
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder."""
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    monkeypatch.setattr(paths, "DOWNLOADS", tmp_path / "data" / "downloads")
+    return tmp_path / "data"
+
+
+# --- downloads
+
+
+def test_download_that_breaks_goes_on_where_it_stopped(site: tuple[str, Path], tmp_path: Path) -> None:
+    url, root = site
+    (root / "a.zip").write_bytes(CONTENT)
+    sha = file_sha256(root / "a.zip")
+    Handler.breaks = 1
+    with pytest.raises(TrecxError, match=r"a\.zip cannot be downloaded .*: run the command again to go on"):
+        fetch(f"{url}/a.zip", tmp_path / "d", sha)
+    assert [p.name for p in (tmp_path / "d").iterdir()] == ["a.zip.part"]
+    got = fetch(f"{url}/a.zip", tmp_path / "d", sha)
+    assert Handler.ranges == ["", "bytes=150000-"]
+    assert got.read_bytes() == CONTENT
+    assert fetch(f"{url}/a.zip", tmp_path / "d", sha) == got  # without asking again
+    assert len(Handler.ranges) == 2
+
+
+def test_server_that_does_not_resume(site: tuple[str, Path], tmp_path: Path) -> None:
+    url, root = site
+    (root / "a.zip").write_bytes(CONTENT)
+    (tmp_path / "a.zip.part").write_bytes(CONTENT[:1000])
+    Handler.resumes = False
+    assert fetch(f"{url}/a.zip", tmp_path).read_bytes() == CONTENT
+
+
+def test_part_that_was_already_complete(site: tuple[str, Path], tmp_path: Path) -> None:
+    url, root = site
+    (root / "a.zip").write_bytes(CONTENT)
+    (tmp_path / "a.zip.part").write_bytes(CONTENT)
+    assert fetch(f"{url}/a.zip", tmp_path).read_bytes() == CONTENT
+
+
+def test_wrong_checksum_keeps_nothing(site: tuple[str, Path], tmp_path: Path) -> None:
+    url, root = site
+    (root / "a.zip").write_bytes(CONTENT)
+    with pytest.raises(TrecxError, match="the download was deleted"):
+        fetch(f"{url}/a.zip", tmp_path / "d", "0" * 64)
+    assert list((tmp_path / "d").iterdir()) == []
+
+
+def test_first_download_without_a_published_checksum_is_trusted(
+    site: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, root = site
+    (root / "a.zip").write_bytes(CONTENT)
+    got = fetch(f"{url}/a.zip", tmp_path)
+    assert "no published checksum" in capsys.readouterr().err
+    assert json.loads((tmp_path / download.CHECKSUMS).read_text()) == {"a.zip": file_sha256(got)}
+    got.unlink()
+    (root / "a.zip").write_bytes(CONTENT[::-1])
+    with pytest.raises(TrecxError, match="the download was deleted"):
+        fetch(f"{url}/a.zip", tmp_path)
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with pytest.raises(TrecxError, match=r"http://127\.0\.0\.1:9/a\.zip cannot be downloaded \(.*refused"):
+        fetch("http://127.0.0.1:9/a.zip", tmp_path)
+
+
+def test_address_that_does_not_exist(site: tuple[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(TrecxError, match=r"cannot be downloaded \(Not Found\)"):
+        fetch(f"{site[0]}/none.zip", tmp_path)
+
+
+def test_full_disk_is_seen_before_the_start(site: tuple[str, Path], tmp_path: Path) -> None:
+    url, root = site
+    (root / "a.zip").write_bytes(CONTENT)
+    with pytest.raises(TrecxError, match=r"a\.zip needs 1000000\.0 GB in .* make room or set TRECX_DATA"):
+        fetch(f"{url}/a.zip", tmp_path / "d", spare=10**15)
+    assert list((tmp_path / "d").iterdir()) == []
+    need_space(tmp_path / "not" / "there", 1, "nothing")
+
+
+# --- CIFAR-10
+
+
+def test_cifar10_from_an_archive(site: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    from torchvision.datasets import CIFAR10
+
+    url, root = site
+    rng = np.random.default_rng(0)
+    batches = {f"data_batch_{k}": 20 for k in range(1, 6)} | {"test_batch": 10}
+    md5 = {}
+    with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as tar:
+        for name, size in (batches | {"batches.meta": 0}).items():
+            entry = {
+                "data": rng.integers(0, 256, (size, 3072), dtype=np.uint8),
+                "labels": [k % 10 for k in range(size)],
+            }
+            content = pickle.dumps(entry if size else {"label_names": list("abcdefghij")})
+            md5[name] = hashlib.md5(content).hexdigest()
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    archive = root / "cifar-10-python.tar.gz"
+    monkeypatch.setattr(CIFAR10, "url", f"{url}/{archive.name}")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in batches if name != "test_batch"])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5["batches.meta"]})
+    monkeypatch.setattr(cifar10, "SHA256", file_sha256(archive))
+    prepare("cifar10")
+    found = load("cifar10")
+    assert found.x_train.shape == (90, 32, 32, 3)
+    assert found.x_val.shape == (10, 32, 32, 3)
+    assert found.x_test.dtype == np.uint8
+    assert found.y_test.tolist() == list(range(10))
+
+
+# --- Speech Commands
+
+
+def recording(clip: np.ndarray) -> bytes:
+    """A 16-bit mono wav file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(clip.astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def tar_gz(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_speech_commands_from_archives(site: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, root = site
+    rng = np.random.default_rng(0)
+    clip = {
+        name: rng.integers(-9000, 9000, size)
+        for name, size in {
+            "_background_noise_/white_noise.wav": 40_000,  # starts at 0, 8000, 16000
+            "_background_noise_/running_tap.wav": 32_000,  # starts at 0, 8000: not at 16000
+            "yes/a_nohash_0.wav": 16_000,
+            "yes/b_nohash_0.wav": 11_000,
+            "yes/c_nohash_0.wav": 16_000,
+            "bed/a_nohash_0.wav": 16_000,
+            "down/b_nohash_0.wav": 16_000,
+        }.items()
+    }
+    files = {name: recording(samples) for name, samples in clip.items()}
+    files["validation_list.txt"] = b"yes/b_nohash_0.wav\ndown/b_nohash_0.wav\n"
+    files["testing_list.txt"] = b"yes/c_nohash_0.wav\n"
+    tar_gz(root / "main.tar.gz", files)
+    test = {
+        name: recording(clip["yes/c_nohash_0.wav"]) for name in ("yes/c.wav", "_silence_/1.wav", "_unknown_/bed.wav")
+    }
+    tar_gz(root / "test.tar.gz", test)
+    for part in ("main", "test"):
+        monkeypatch.setattr(speech_commands, part.upper(), f"{url}/{part}.tar.gz")
+        monkeypatch.setattr(speech_commands, f"{part.upper()}_SHA256", file_sha256(root / f"{part}.tar.gz"))
+    monkeypatch.setattr(speech_commands, "_BATCH", 2)
+    prepare("speech_commands")
+    found = load("speech_commands")
+    assert [KWS.classes[k] for k in found.y_train] == ["silence"] * 3 + ["yes", "unknown"]
+    assert [KWS.classes[k] for k in found.y_val] == ["silence"] * 2 + ["yes", "down"]
+    assert [KWS.classes[k] for k in found.y_test] == ["yes", "silence", "unknown"]
+    noise = clip["_background_noise_/white_noise.wav"]
+    expected = np.stack([*(noise[k : k + 16000] for k in (0, 8000, 16000)), clip["yes/a_nohash_0.wav"]])
+    np.testing.assert_allclose(found.x_train[:4], mfcc(expected), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.x_val[2:3], mfcc(clip["yes/b_nohash_0.wav"][None]), rtol=1e-4, atol=1e-4)
+
+
+def test_speech_commands_has_the_official_numbers_of_silent_clips(shared: Callable[[str], Path]) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    noises = sorted(shared("data/speech_commands/audio/_background_noise_").glob("*.flac"))
+    count = {f.stem: len(range(0, soundfile.info(f).frames - 16000, 8000)) for f in noises}
+    assert count.pop("running_tap") == 10_102 - 9_981  # the official list has 9 981 clips
+    assert sum(count.values()) == 85_511 - (105_829 - 9_981 - 11_005)
+
+
+def test_damaged_speech_archive(tmp_path: Path) -> None:
+    tar_gz(tmp_path / "whole.tar.gz", {"validation_list.txt": b"", "yes/a.wav": recording(np.arange(16000) % 99)})
+    with pytest.raises(TrecxError, match=r"whole\.tar\.gz has no validation_list\.txt or no testing_list\.txt"):
+        speech_commands.read(tmp_path / "whole.tar.gz", tmp_path / "whole.tar.gz")
+    (tmp_path / "cut.tar.gz").write_bytes((tmp_path / "whole.tar.gz").read_bytes()[:-200])
+    with pytest.raises(TrecxError, match=r"cut\.tar\.gz is damaged"):
+        speech_commands.read(tmp_path / "cut.tar.gz", tmp_path / "cut.tar.gz")
+
+
+# --- Visual Wake Words
+
+
+def box(image: int, width: float, height: float, category: int = 1, iscrowd: int = 0) -> dict:
+    return {"image_id": image, "category_id": category, "bbox": [3, 3, width, height], "iscrowd": iscrowd}
+
+
+IMAGES = {  # id: the boxes of a 200 x 100 picture; 2.5 % of it are 500
+    1: [box(1, 50, 50)],
+    2: [box(2, 20, 20)],  # small: left out
+    3: [box(3, 20, 20), box(3, 26, 20)],  # one of two is large
+    4: [box(4, 150, 90, iscrowd=1)],  # only a crowd: left out
+    5: [],
+    6: [box(6, 150, 90, category=18)],  # a dog
+    7: [box(7, 25, 20)],  # exactly 2.5 %: left out
+    8: [box(8, 50, 50)],
+    9: [],
+}
+
+
+def instances(images: list[int]) -> dict:
+    return {
+        "images": [{"id": k, "file_name": f"COCO_{k:012d}.jpg", "width": 200, "height": 100} for k in images],
+        "annotations": [annotation for k in images for annotation in IMAGES[k]],
+    }
+
+
+def test_person_rule() -> None:
+    assert vww.labels(instances(list(IMAGES))) == {1: 1, 3: 1, 5: 0, 6: 0, 8: 1, 9: 0}
+
+
+def jpeg(image: int) -> bytes:
+    """200 x 100, black on the left and as red as its id on the right."""
+    pixels = np.zeros((100, 200, 3), dtype=np.uint8)
+    pixels[:, 100:, 0] = 20 * image
+    buffer = io.BytesIO()
+    Image.fromarray(pixels if image != 5 else pixels[..., 0]).save(buffer, "jpeg", quality=95)  # 5 is grey, as some are
+    return buffer.getvalue()
+
+
+def test_vww_from_archives(site: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, root = site
+    (root / "annotations").mkdir()
+    (root / "zips").mkdir()
+    parts = {"train2014": [1, 2, 3, 5, 6], "val2014": [4, 7, 8, 9]}
+    with zipfile.ZipFile(root / vww.ARCHIVES["annotations2014"], "w") as archive:
+        for part, images in parts.items():
+            archive.writestr(f"annotations/instances_{part}.json", json.dumps(instances(images)))
+    with zipfile.ZipFile(root / vww.ARCHIVES["annotations2017"], "w") as archive:
+        archive.writestr("annotations/instances_val2017.json", json.dumps(instances([4, 8, 9])))
+    for part, images in parts.items():
+        with zipfile.ZipFile(root / vww.ARCHIVES[part], "w") as archive:
+            for k in images:
+                archive.writestr(f"{part}/COCO_{k:012d}.jpg", jpeg(k))
+    monkeypatch.setattr(vww, "COCO", url)
+    monkeypatch.setattr(vww, "_SIZE", 0)
+    monkeypatch.setattr(vww, "_PREPARED", 0)
+    prepare("vww96")
+    with np.load(folder / "vww96.npz") as found:
+        red = {
+            split: np.rint(found[f"x_{split}"][:, 48, 72, 0] / 20).astype(int).tolist() for split in ("train", "test")
+        }
+        assert red == {"train": [5, 6, 1, 3], "test": [8, 9]}  # non-persons first
+        assert found["y_train"].tolist() == [0, 0, 1, 1]
+        assert found["y_test"].tolist() == [1, 0]
+        assert found["x_train"].shape == (4, 96, 96, 3)
+        assert found["x_val"].shape == (0, 96, 96, 3)  # a tenth of two
+        assert found["x_train"][1, 48, 20].max() < 20  # nothing was cut off on the left
+    names = json.loads((paths.DOWNLOADS / download.CHECKSUMS).read_text())
+    assert sorted(names) == sorted(path.rsplit("/", 1)[-1] for path in vww.ARCHIVES.values())
+
+
+def test_vww_needs_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(folder.parent)._replace(free=10**9)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(TrecxError, match=r"Visual Wake Words needs 28\.0 GB in .*, where 1\.0 GB are free"):
+        prepare("vww96")

@@ -1,0 +1,353 @@
+"""The notebooks' form, without running them, and trecx.notebook, which they share."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from trecx import notebook as nb
+from trecx import paths
+from trecx.errors import TrecxError
+
+SOURCES = nb.sources()
+PARAMETER = re.compile(r"(?P<name>\w+) = \S.*  # type: \S+  # \S.+")
+
+
+def each_notebook(function: Any) -> Any:
+    return pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)(function)
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path: Path) -> list[Any]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def tagged(path: Path, tag: str) -> list[Any]:
+    return [cell for cell in read(path).cells if tag in cell.metadata.get("tags", [])]
+
+
+def parameter_names(path: Path) -> list[str]:
+    (cell,) = tagged(path, "parameters")
+    return [node.targets[0].id for node in ast.parse(cell.source).body]  # type: ignore[attr-defined]
+
+
+def write_toy(folder: Path, check: str, name: str = "01_toy") -> Path:
+    """A notebook of the form that every notebook of the book has."""
+    new = nbformat.v4
+    cells = [
+        new.new_markdown_cell("# Toy"),
+        new.new_code_cell(
+            'profile = "quick"  # type: str  # quick or full\n'
+            "seed = 0  # type: int  # random seed\n"
+            "w_early = 0.5  # type: float  # weight of the early loss\n"
+            "seeds = [0, 1]  # type: list  # several seeds\n"
+            "limit = None  # type: int|None  # stop early",
+            metadata={"tags": ["parameters"]},
+        ),
+        new.new_code_cell(check),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path = folder / f"{name}.ipynb"
+    nbformat.write(new.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+CHECK = (
+    "from trecx.notebook import check_parameters, integer, number, optional, setup, several\n"
+    "setup()\n"
+    "check_parameters(globals(), profile=('quick', 'full'), seed=integer(0), w_early=number(0, 1),\n"
+    "                 seeds=several(integer(0)), limit=optional(integer(1)))\n"
+    "print('seed is', seed)"
+)
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder with one notebook."""
+    root = paths.ROOT
+    for name in ("ROOT", "BOOK", "NOTEBOOKS", "TABLES"):
+        monkeypatch.setattr(paths, name, tmp_path / getattr(paths, name).relative_to(root))
+    monkeypatch.setattr(nb, "RUNS", tmp_path / "_build" / "runs")
+    monkeypatch.setenv("TRECX_TABLES", str(tmp_path / "book" / "tables"))
+    paths.NOTEBOOKS.mkdir()
+    return write_toy(paths.NOTEBOOKS, CHECK)
+
+
+# --- The form of the notebooks ---
+
+
+def test_every_notebook_is_in_the_table_of_contents_and_the_other_way_round() -> None:
+    toc = yaml.safe_load((paths.BOOK / "_toc.yml").read_text())
+    files = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    listed = [Path(file).name for file in files if file.startswith("notebooks/")]
+    if not SOURCES:
+        pytest.skip("notebooks/ is empty")
+    assert listed == [path.stem for path in SOURCES]
+
+
+@pytest.mark.skipif(not SOURCES, reason="notebooks/ is empty")
+def test_no_notebook_holds_output() -> None:
+    command = [sys.executable, "-m", "nbstripout", "--verify", *map(str, SOURCES)]
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, f"run `make format`: {result.stdout}"
+
+
+@each_notebook
+def test_kernel_is_python3(path: Path) -> None:
+    kernel = read(path).metadata.kernelspec
+    assert (kernel.name, kernel.language) == ("python3", "python")
+
+
+@each_notebook
+def test_one_parameters_cell_with_every_parameter_explained(path: Path) -> None:
+    (cell,) = tagged(path, "parameters")
+    lines = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
+    unexplained = [line for line in lines if not PARAMETER.fullmatch(line)]
+    assert not unexplained, "write `name = value  # type: int  # what it is`"
+
+
+@each_notebook
+def test_every_parameter_is_checked(path: Path) -> None:
+    source = "\n".join(line for cell in code_cells(path) for line in cell.source.splitlines() if line[:1] not in "%!")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    (check,) = [call for call in calls if ast.unparse(call.func).split(".")[-1] == "check_parameters"]
+    assert sorted(str(word.arg) for word in check.keywords) == sorted(parameter_names(path))
+
+
+@each_notebook
+def test_unknown_parameter_is_refused(path: Path) -> None:
+    with pytest.raises(TrecxError, match=f"unknown parameter sead: choose from {parameter_names(path)[0]}"):
+        nb.parse_parameters(path, [("sead", "1")])
+
+
+@each_notebook
+def test_figures_have_number_caption_and_text_for_those_who_do_not_see_them(path: Path) -> None:
+    for cell in code_cells(path):
+        draws = re.search(r"\bplt\.(show|subplots|figure)\(|\.subplots\(", cell.source)
+        meta = cell.metadata.get("mystnb", {})
+        if draws or "figure" in meta or "image" in meta:
+            where = f"{path.stem}: {cell.source[:60]!r}"
+            assert re.fullmatch(r"fig-[a-z0-9-]+", meta.get("figure", {}).get("name", "")), where
+            assert len(meta["figure"].get("caption", "")) > 20, where
+            assert len(meta.get("image", {}).get("alt", "")) > 20, where
+            assert meta["image"]["alt"] != meta["figure"]["caption"], where
+
+
+def test_figure_names_are_unique() -> None:
+    metas = [cell.metadata.get("mystnb", {}) for path in SOURCES for cell in code_cells(path)]
+    names = [meta["figure"]["name"] for meta in metas if "figure" in meta]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((paths.BOOK / "notebooks").glob("*.ipynb")), ids=lambda path: f"executed {path.stem}"
+)
+def test_every_picture_of_an_executed_notebook_has_alt_text(path: Path) -> None:
+    for cell in code_cells(path):
+        kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+        if kinds & {"image/svg+xml", "image/png"}:
+            assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt"), cell.source[:60]
+
+
+# --- Parameters and the runner ---
+
+RULES: dict[str, Any] = {"profile": ("quick", "full"), "seed": nb.integer(0), "w_early": nb.number(0, 1)}
+GOOD: dict[str, Any] = {"profile": "quick", "seed": 3, "w_early": 0.5}
+
+
+def test_good_parameters_pass() -> None:
+    nb.check_parameters(GOOD, **RULES)
+    nb.check_parameters({"a": 1, "b": "x", "c": True, "d": 2.5}, a=int, b=str, c=bool, d=float)
+    nb.check_parameters({"a": [0, 1], "b": None}, a=nb.several(nb.integer(0)), b=nb.optional(nb.integer()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"profile": "fast"}, "parameter profile is 'fast': give one of quick, full"),
+        ({"seed": -1}, "parameter seed is -1: give a whole number of at least 0"),
+        ({"seed": True}, "parameter seed is True: give a whole number of at least 0"),
+        ({"seed": 1.5}, "parameter seed is 1.5: give a whole number of at least 0"),
+        ({"w_early": 1.2}, "parameter w_early is 1.2: give a number from 0 to 1"),
+        ({"w_early": float("nan")}, "parameter w_early is nan: give a number from 0 to 1"),
+        ({"w_early": "x"}, "parameter w_early is 'x': give a number from 0 to 1"),
+        ({"In": ["", "# Parameters\nsead = 3\n"]}, "unknown parameter sead: choose from profile, seed, w_early"),
+    ],
+)
+def test_wrong_parameters_are_named_with_what_is_allowed(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrecxError) as caught:
+        nb.check_parameters(GOOD | change, **RULES)
+    assert str(caught.value) == message
+
+
+def test_missing_parameter_and_several_mistakes_come_in_one_message() -> None:
+    with pytest.raises(TrecxError) as caught:
+        nb.check_parameters({"profile": "fast", "seed": 0}, **RULES)
+    assert str(caught.value).count(";") == 1
+    assert "parameter w_early is missing" in str(caught.value)
+
+
+def test_command_line_values_take_the_declared_type(toy: Path) -> None:
+    given = [("seed", "3"), ("w_early", "1e-3"), ("profile", "007"), ("seeds", "[4, 5]"), ("limit", "None")]
+    values = nb.parse_parameters(toy, given)
+    assert values == {"seed": 3, "w_early": 1e-3, "profile": "007", "seeds": [4, 5], "limit": None}
+
+
+@pytest.mark.parametrize("wrong", [("seed", "x"), ("seed", "1.5"), ("w_early", "high"), ("seeds", "3"), ("limit", "x")])
+def test_value_of_another_type_is_refused_before_anything_runs(toy: Path, wrong: tuple[str, str]) -> None:
+    with pytest.raises(TrecxError, match=f"parameter {wrong[0]} is '{wrong[1]}': give a value of type"):
+        nb.parse_parameters(toy, [wrong])
+
+
+def test_wrong_name_and_misspelt_parameter_exit_with_one_sentence(toy: Path, capsys: pytest.CaptureFixture) -> None:
+    assert nb.main(["02_gone"]) == 2
+    assert capsys.readouterr().err == "there is no notebook '02_gone': choose one of 01_toy\n"
+    assert nb.main([""]) == 2
+    assert capsys.readouterr().err == "no notebook named: choose one of 01_toy\n"
+    assert nb.main(["01_toy", "-p", "sead", "1"]) == 2
+    message = "01_toy: unknown parameter sead: choose from profile, seed, w_early, seeds, limit\n"
+    assert capsys.readouterr().err == message
+    assert not nb.RUNS.exists()
+
+
+@pytest.mark.slow
+def test_runner_publishes_only_success(toy: Path, capsys: pytest.CaptureFixture) -> None:
+    published = paths.BOOK / "notebooks" / "01_toy.ipynb"
+    assert nb.main(["01_toy", "--profile", "fast", "--publish"]) == 1
+    said = capsys.readouterr().err
+    assert "01_toy failed: TrecxError: parameter profile is 'fast': give one of quick, full\n" in said
+    assert "Traceback" not in said
+    assert "_build/runs/01_toy.ipynb" in said
+    assert (nb.RUNS / "01_toy.ipynb").exists()
+    assert not published.exists()
+
+    assert nb.main(["01_toy", "--profile", "full", "-p", "seed", "7", "--publish"]) == 0
+    said = capsys.readouterr().out
+    assert "[1/1] 01_toy, profile=full, seed=7" in said
+    assert "seed is 7" in said
+    assert published.exists()
+
+
+@pytest.mark.slow
+def test_papermill_alone_cannot_pass_a_misspelt_parameter(toy: Path, tmp_path: Path) -> None:
+    import papermill
+
+    with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter sead"):
+        papermill.execute_notebook(str(toy), str(tmp_path / "out.ipynb"), {"sead": 3}, progress_bar=False)
+
+
+# --- Tables, numbers, banner ---
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    import IPython.display
+
+    outputs: list[dict[str, str]] = []
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: outputs.append(bundle))
+    return outputs
+
+
+def test_table(toy: Path, shown: list[dict[str, str]]) -> None:
+    df = pd.DataFrame(
+        {"method": ["T-RecX", "a<b"], "accuracy": [87.219, np.nan], "parameters": [89700, 78000], "note": ["5 ± 1", 2]}
+    )
+    nb.show_table(
+        df, "one", "Accuracy & size.", units={"accuracy": "%"}, formats={"accuracy": ".1f"}, missing="not reached"
+    )
+    page = shown[0]["text/html"]
+    assert "<figcaption" in page
+    assert "Accuracy &amp; size." in page
+    assert '<th scope="col" class="num">accuracy <span class="unit">(%)</span></th>' in page
+    assert '<td class="num" data-value="87.219">87.2</td>' in page
+    assert '<td class="num">not reached</td>' in page
+    assert '<td class="num" data-value="89700">89,700</td>' in page
+    assert "<td>a&lt;b</td>" in page
+    assert "<td>5 ± 1</td>" in page
+    assert "<th></th>" not in page
+    csv = (paths.TABLES / "one.csv").read_text()
+    assert csv.splitlines()[:2] == ["method,accuracy (%),parameters,note", "T-RecX,87.219,89700,5 ± 1"]
+    link = re.search(r'download="one.csv" href="data:text/csv;charset=utf-8,([^"]+)"', page)
+    assert link
+    from urllib.parse import unquote
+
+    assert unquote(link[1]) == csv
+
+
+def test_table_keeps_a_named_index_and_counts_beside_gaps(toy: Path, shown: list[dict[str, str]]) -> None:
+    df = pd.DataFrame({"n": [89700, None]}, index=pd.Index(["a", "b"], name="method"))
+    nb.show_table(df, "two", "Counts.")
+    assert '<th scope="col">method</th>' in shown[0]["text/html"]
+    assert ">89,700</td>" in shown[0]["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "A table"}, "table name 'A table'"),
+        ({"units": {"m": "%"}}, "units for unknown column m: choose from n"),
+        ({"formats": {"m": ".1f"}}, "formats for unknown column m: choose from n"),
+    ],
+)
+def test_table_refuses_what_it_cannot_show(toy: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrecxError, match=message):
+        nb.show_table(pd.DataFrame({"n": [1]}), **{"name": "t", "caption": "c"} | arguments)
+
+
+def test_banner_tells_stand_in_data_from_the_paper_s(shown: list[dict[str, str]]) -> None:
+    quick = [{"profile": "quick", "data": "quick_words", "sha256": "0123456789abcdef", "seed": seed} for seed in (0, 1)]
+    nb.provenance(quick)
+    assert shown[0]["text/plain"] == (
+        "Profile quick · data quick_words (stand-in data, sha256 0123456789ab…) · 2 seeds (0, 1). "
+        "These numbers are not comparable with the paper's."
+    )
+    assert "admonition warning" in shown[0]["text/html"]
+    nb.provenance([{"profile": "full", "data": "cifar10", "seed": 0}], note="Trained in 2 h.")
+    assert shown[1]["text/plain"] == "Profile full · data cifar10 · 1 seed (0). Trained in 2 h."
+    assert "admonition note" in shown[1]["text/html"]
+    with pytest.raises(TrecxError, match="no records"):
+        nb.provenance([])
+
+
+def test_glue_stores_plain_numbers_and_prints_without_the_book(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import myst_nb
+
+    stored: dict[str, Any] = {}
+    monkeypatch.setattr(myst_nb, "glue", lambda name, value, display: stored.update({name: value}))
+    nb.glue("a", np.float64(0.5))
+    assert type(stored["a"]) is float
+    monkeypatch.setitem(sys.modules, "myst_nb", None)
+    nb.glue("b", 3)
+    assert capsys.readouterr().out == "b = 3\n"
+
+
+def test_every_method_has_its_own_look() -> None:
+    from trecx.zoo import METHODS
+
+    assert set(nb.STYLES) == set(METHODS)
+    looks = [json.dumps(style) for style in nb.STYLES.values()]
+    assert len(set(looks)) == len(looks)
+    assert nb.style("trecx_ev")["label"] == METHODS["trecx_ev"].label
+
+
+def test_colours_stand_out_on_white() -> None:
+    """WCAG 1.4.11 asks for 3:1."""
+    for name, colour in nb.COLOURS.items():
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        contrast = 1.05 / (sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) + 0.05)
+        assert contrast >= 3, name
