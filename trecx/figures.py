@@ -27,19 +27,20 @@ def _subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] |
 
 
 def learning_curves(records: Sequence[Record]) -> Figure:
-    """Validation accuracy of every exit by epoch, one panel a record."""
-    figure, axes = _subplots(
-        1, len(records), figsize=(2.9 * len(records), 3.2), sharey=True, squeeze=False
-    )
-    for ax, record in zip(axes[0], records, strict=True):
+    """Validation accuracy by epoch: the final exit solid, earlier exits dashed, a colour a method."""
+    figure, ax = _subplots()
+    for record in records:
+        look = style(record.manifest["run"]["method"])
         columns = [c for c in record.history if c.startswith("val_accuracy")]
         for k, column in enumerate(columns):
-            label = "final exit" if k == len(columns) - 1 else f"exit {k + 1}"
-            tone = "#000000" if k == len(columns) - 1 else ["#0072B2", "#C44E00", "#00865F"][k]
-            ax.plot(record.history.epoch, 100 * record.history[column], color=tone, label=label)
-        ax.set(title=get_method(record.manifest["run"]["method"]).label, xlabel="epoch")
-        ax.legend()
-    axes[0, 0].set_ylabel("validation accuracy (%)")
+            final = k == len(columns) - 1
+            label = look["label"] + (", final" if final else f", exit {k + 1}") * (len(columns) > 1)
+            dashes = "-" if final else "--"
+            values = 100 * record.history[column]
+            ax.plot(record.history.epoch, values, color=look["color"], linestyle=dashes, label=label)
+    ax.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend()
     return figure
 
 
@@ -85,17 +86,15 @@ def benefit_curves(groups: Group, *, target: float | None = None, unit: str = "f
 
 
 def panels(tasks: Mapping[str, Group], unit: str = "flops") -> Figure:
-    """One panel of `draw_curves` a task, side by side, with a common legend."""
-    figure, axes = _subplots(1, len(tasks), figsize=(3.7 * len(tasks), 4.0), squeeze=False)
+    """One panel of `draw_curves` a task, one below the other, with a common legend."""
+    figure, axes = _subplots(len(tasks), figsize=(5.4, 3.3 * len(tasks) + 0.8), squeeze=False)
     handles: dict[str, Any] = {}
-    for ax, (title, groups) in zip(axes[0], tasks.items(), strict=True):
+    for ax, (title, groups) in zip(axes[:, 0], tasks.items(), strict=True):
         draw_curves(ax, groups, unit)
         ax.set_title(title)
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-        if ax is not axes[0, 0]:
-            ax.set_ylabel("")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
     return figure
 
 

@@ -109,9 +109,10 @@ def open_record(path: str | Path) -> Record:
     return Record(folder)
 
 
-def all_records(data: str) -> list[Record]:
-    """Every complete record of a data set, fresh ones first where a published one has the same name."""
-    folders = {f.name: f for root in (paths.PUBLISHED, paths.RECORDS) for f in sorted((root / data).glob("*"))}
+def all_records(data: str, *, published_only: bool = False) -> list[Record]:
+    """Every complete record of a data set; a fresh one stands in for a published one of the same name."""
+    roots = [paths.PUBLISHED] if published_only else [paths.PUBLISHED, paths.RECORDS]
+    folders = {f.name: f for root in roots for f in sorted((root / data).glob("*"))}
     return [Record(f) for f in folders.values() if all((f / name).is_file() for name in FILES)]
 
 

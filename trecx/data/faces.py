@@ -1,11 +1,10 @@
 """quick_faces: is there a face in a 96 x 96 scene? A stand-in for Visual Wake Words, built in seconds.
 
-Scenes are crops of photographs without people. Into each one goes a small grey picture: for 'person' one of the 100
-faces (25 x 25, from Labeled Faces in the Wild) of scikit-image's `lfw_subset`; for 'no person' a piece of a photograph
-or a face cut into squares and put together wrongly. Both get the brightness and contrast of a face, and are tinted,
-scaled, turned and blended in the same way, so that only the arrangement of a face tells the classes apart. The 100
-pictures without a face in `lfw_subset` are not used: most are black bars, which a network learns at once, and some
-show part of a face.
+Scenes are crops of photographs without people. For 'person', one of the 100 faces (25 x 25 grey, from Labeled Faces
+in the Wild) of scikit-image's `lfw_subset` is pasted in. Half of the 'no person' scenes stay empty, which is easy to
+see; into the others goes a grey piece of a photograph with the brightness and contrast of a face, tinted, scaled,
+turned and blended in the same way. The 100 pictures without a face in `lfw_subset` are not used: most are black bars,
+which a network learns at once, and some show part of a face.
 """
 
 import numpy as np
@@ -18,7 +17,7 @@ SCENES = ("cat", "coffee", "rocket", "galaxies", "retina", "tissue", "motorcycle
 FACES = {"train": range(65), "val": range(65, 75), "test": range(75, 100)}  # of the 100, after a shuffle
 SIDE = 96
 PATCH = 25
-SCRAMBLED = 0.1  # share of the patches without a face that are scrambled faces
+EMPTY = 0.5  # share of the scenes without a face into which nothing is pasted
 _SEED = 20_230_510
 
 
@@ -39,25 +38,24 @@ def build() -> dict[str, NDArray]:
             patch = faces[rng.choice(FACES[split])]
             if not label:
                 patch = _without_face(patch, backgrounds[rng.integers(len(backgrounds))], rng)
-            x[i] = _place(patch, crop(backgrounds[rng.integers(len(backgrounds))], SIDE, rng), rng)
+            empty = not label and rng.random() < EMPTY
+            scene = crop(backgrounds[rng.integers(len(backgrounds))], SIDE, rng)
+            x[i] = _place(patch, scene, 0 if empty else rng.uniform(0.85, 1), rng)
         arrays[f"x_{split}"], arrays[f"y_{split}"] = x, y
     return arrays
 
 
 def _without_face(face: NDArray, block: NDArray[np.uint8], rng: np.random.Generator) -> NDArray:
     """Return a patch without a face, with the mean and the spread of grey of `face` (25 x 25, 0 to 1)."""
-    if rng.random() < SCRAMBLED:
-        cells = face.reshape(5, 5, 5, 5).swapaxes(1, 2).reshape(25, 5, 5)[rng.permutation(25)]
-        return cells.reshape(5, 5, 5, 5).swapaxes(1, 2).reshape(PATCH, PATCH)
     grey = crop(block, PATCH, rng).mean(axis=2) / 255
     return np.clip((grey - grey.mean()) / max(grey.std(), 0.01) * face.std() + face.mean(), 0, 1)
 
 
-def _place(patch: NDArray, scene: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blend a grey patch (0 to 1) into a scene, as a soft oval of random size, place, angle, mirror, light and tint."""
+def _place(patch: NDArray, scene: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Blend a grey patch (0 to 1) into a scene, as a soft oval of opacity `strength`; size, place, angle, mirror, light and tint vary."""
     from PIL import Image
 
-    side = int(rng.integers(60, 93))
+    side = int(rng.integers(56, 93))
     image = Image.fromarray(np.rint(patch * 255).astype(np.uint8))
     image = image.resize((side, side), Image.Resampling.BICUBIC).rotate(rng.uniform(-8, 8), Image.Resampling.BILINEAR)
     grey = np.asarray(image, dtype=np.float32)
@@ -67,7 +65,7 @@ def _place(patch: NDArray, scene: NDArray[np.uint8], rng: np.random.Generator) -
     tint = np.array([1.1, 0.97, 0.85]) ** rng.uniform(-0.5, 1.5)
     axis = np.linspace(-1, 1, side, dtype=np.float32)
     radius = np.sqrt((axis[:, None] / 0.95) ** 2 + (axis / 0.8) ** 2)
-    alpha = (np.clip((1 - radius) / 0.25, 0, 1) * rng.uniform(0.85, 1.0)).astype(np.float32)[..., None]
+    alpha = (np.clip((1 - radius) / 0.25, 0, 1) * strength).astype(np.float32)[..., None]
     top, left = rng.integers(0, SIDE - side + 1, 2)
     out = scene.astype(np.float32) * np.float32(rng.uniform(0.6, 1.2))
     window = out[top : top + side, left : left + side]

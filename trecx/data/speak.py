@@ -8,6 +8,7 @@ at 16 kHz, the word in the middle; `word` (N,) the word as text; `voice` (N,) th
 import ctypes
 import sys
 from collections.abc import Callable
+from functools import cache
 from math import gcd
 from pathlib import Path
 
@@ -82,6 +83,14 @@ def _start() -> tuple[Callable[[str, str, np.random.Generator], tuple[NDArray[np
     return speak, sorted(path.name for path in (Path(data) / "voices" / "!v").iterdir())
 
 
+@cache
+def _low_pass(factor: int) -> NDArray[np.float64]:
+    """Return the filter that SciPy's resample_poly uses by default and would design anew for every clip."""
+    from scipy.signal import firwin
+
+    return firwin(20 * factor + 1, 1 / factor, window=("kaiser", 5.0))
+
+
 def _one_second(spoken: tuple[NDArray[np.int16], int]) -> NDArray[np.int16]:
     """Trim silence, resample to 16 kHz, and put the word into the middle of one second (a longer one is cut)."""
     from scipy.signal import resample_poly
@@ -91,7 +100,8 @@ def _one_second(spoken: tuple[NDArray[np.int16], int]) -> NDArray[np.int16]:
     if len(loud):
         samples = samples[loud[0] : loud[-1] + 1]
     common = gcd(rate, RATE)
-    wave = resample_poly(samples.astype(np.float64), RATE // common, rate // common)[:RATE]
+    up, down = RATE // common, rate // common
+    wave = resample_poly(samples.astype(np.float64), up, down, window=_low_pass(max(up, down)))[:RATE]
     before = (RATE - len(wave)) // 2
     wave = np.pad(wave, (before, RATE - len(wave) - before))
     return np.clip(np.rint(wave), -32768, 32767).astype(np.int16)
