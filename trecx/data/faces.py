@@ -40,7 +40,7 @@ def build() -> dict[str, NDArray]:
                 patch = _without_face(patch, backgrounds[rng.integers(len(backgrounds))], rng)
             empty = not label and rng.random() < EMPTY
             scene = crop(backgrounds[rng.integers(len(backgrounds))], SIDE, rng)
-            x[i] = _place(patch, scene, 0 if empty else rng.uniform(0.85, 1), rng)
+            x[i] = _place(patch, scene, 0 if empty else rng.uniform(0.9, 1), rng)
         arrays[f"x_{split}"], arrays[f"y_{split}"] = x, y
     return arrays
 
@@ -52,16 +52,16 @@ def _without_face(face: NDArray, block: NDArray[np.uint8], rng: np.random.Genera
 
 
 def _place(patch: NDArray, scene: NDArray[np.uint8], strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Blend a grey patch (0 to 1) into a scene, as a soft oval of opacity `strength`; size, place, angle, mirror, light and tint vary."""
+    """Blend a grey patch (0 to 1) into a scene, as a soft oval of opacity `strength` at a random place."""
     from PIL import Image
 
-    side = int(rng.integers(56, 93))
+    side = int(rng.integers(64, 95))
     image = Image.fromarray(np.rint(patch * 255).astype(np.uint8))
     image = image.resize((side, side), Image.Resampling.BICUBIC).rotate(rng.uniform(-8, 8), Image.Resampling.BILINEAR)
     grey = np.asarray(image, dtype=np.float32)
     if rng.random() < 0.5:
         grey = grey[:, ::-1]
-    grey = (grey - grey.mean()) * rng.uniform(0.7, 1.2) + grey.mean() * rng.uniform(0.8, 1.2)
+    grey = (grey - grey.mean()) * rng.uniform(0.9, 1.3) + grey.mean() * rng.uniform(0.8, 1.2)
     tint = np.array([1.1, 0.97, 0.85]) ** rng.uniform(-0.5, 1.5)
     axis = np.linspace(-1, 1, side, dtype=np.float32)
     radius = np.sqrt((axis[:, None] / 0.95) ** 2 + (axis / 0.8) ** 2)
@@ -70,5 +70,5 @@ def _place(patch: NDArray, scene: NDArray[np.uint8], strength: float, rng: np.ra
     out = scene.astype(np.float32) * np.float32(rng.uniform(0.6, 1.2))
     window = out[top : top + side, left : left + side]
     window += alpha * (grey[..., None] * tint.astype(np.float32) - window)
-    out += rng.standard_normal(out.shape, dtype=np.float32) * np.float32(rng.uniform(0, 8))
+    out += rng.standard_normal(out.shape, dtype=np.float32) * np.float32(rng.uniform(0, 5))
     return np.clip(np.rint(out), 0, 255).astype(np.uint8)
