@@ -250,7 +250,7 @@ def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_prepare_keeps_a_file_unless_forced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.write(folder / "quick_photos.npz", arrays(), 1)
+    store.write(folder / "quick_photos.npz", arrays(), DATASETS["quick_photos"].recipe)
     monkeypatch.setattr(photos, "build", lambda: arrays(80))
     assert prepare("quick_photos") == folder / "quick_photos.npz"
     assert len(load("quick_photos").y_test) == 40

@@ -143,7 +143,7 @@ def draw_network(network: EarlyExitNetwork, input_shape: tuple[int, int, int], *
     ax.text(trunk_width / 2, top - 0.175, f"input  {_times(input_shape)}", ha="center", va="center", fontsize=BODY)
     top -= 0.35
     last_exit_bottom = None
-    for k, ((names, tap), height) in enumerate(zip(rows, heights, strict=True)):
+    for (names, tap), height in zip(rows, heights, strict=True):
         _arrow(ax, (trunk_width / 2, top), (trunk_width / 2, top - gap))
         top -= gap
         _box(ax, 0, top - trunk_height, trunk_width, trunk_height, TRUNK)
@@ -161,7 +161,6 @@ def draw_network(network: EarlyExitNetwork, input_shape: tuple[int, int, int], *
         if height > trunk_height:  # the way down goes on beside the exit
             ax.plot([centre, centre], [top - trunk_height, top - height], color="#000000", linewidth=1.3)
         top -= height
-        del k
     spare = max(0.0, link - trunk_height)
     _arrow(ax, (trunk_width / 2, top), (trunk_width / 2, top - gap - spare))
     top -= gap + spare
@@ -244,7 +243,10 @@ def draw_exit_block(
     middle = column + wide_gap
     right = WIDTH - column if second else middle
     height = 3 * LINE + 2 * PAD - 0.06
-    depth = max(len(early) + 1, len(second) + 3, len(pooled) + 3)  # rows below the two maps
+    # A concatenation starts beside the layer whose maps it takes, one row below the depthwise layer's input.
+    tied = next((k for k, step in enumerate(early) if step.depthwise), 0) + 1
+    first = tied if second and not view else 1
+    depth = max(len(early), first + len(second) + 1 if second else len(pooled) + 1)  # rows below the two maps
     total = (depth + 1) * height + depth * gap
     figure, ax = _sheet(total)
 
@@ -253,7 +255,7 @@ def draw_exit_block(
 
     def cell(x: float, row: int, step: Step, kind: tuple[str, str], width: float = column) -> None:
         _box(ax, x, y(row) - height, width, height, kind)
-        lines = [*textwrap.wrap(step.text, 17 if width == column else 40), _times(step.shape)]
+        lines = [*textwrap.wrap(step.text, 15 if width == column else 40), _times(step.shape)]
         centre, offset = x + width / 2, y(row) - height / 2 + (len(lines) - 1) * LINE / 2
         for k, line in enumerate(lines):
             weight = "bold" if k == len(lines) - 1 else "normal"
@@ -273,24 +275,25 @@ def draw_exit_block(
     for k, step in enumerate(pooled):
         cell(right, k + 1, step, FINAL, own)
         down(right + own / 2, k)
-    join = depth - 1
+    output = Step(f"dense {dense.in_features} → {dense.out_features}", (dense.out_features,))
+    cell(middle, depth, output, FINAL, WIDTH - middle)
+    if not second:
+        down(right + own / 2, len(pooled), depth)
+        return figure
     for k, step in enumerate(second):
-        cell(middle, k + 1, step, FINAL if view else EXIT)
+        cell(middle, first + k, step, FINAL if view else EXIT)
         if k or view:
-            down(middle + column / 2, k)
-    text = f"join {pooled[-1].shape[0]} and {second[-1].shape[0]}" if second else "features"
+            down(middle + column / 2, first + k - 1)
+    join = depth - 1
+    text = f"join {second[-1].shape[0]} and {pooled[-1].shape[0]}"
     cell(middle, join, Step(text, (dense.in_features,)), FINAL, WIDTH - middle)
-    cell(middle, depth, Step(f"dense {dense.in_features} → {dense.out_features}", (dense.out_features,)), FINAL,
-         WIDTH - middle)  # fmt: skip
-    down((middle + WIDTH) / 2, join)
+    down(middle + column / 2, first + len(second) - 1, join)
     down(right + own / 2, len(pooled), join)
-    if second:
-        down(middle + column / 2, len(second), join)
+    down((middle + WIDTH) / 2, join)
     # What ties the two: copied weights, or maps handed over.
-    k = next((k for k, step in enumerate(early) if step.depthwise), None)
-    if k is not None and second and (copies or not view):
-        target = next((j for j, step in enumerate(second) if step.depthwise), 0)
-        start, end = (column, y(k + 1) - height / 2), (middle, y(target + 1) - height / 2)
+    if copies or not view:
+        target = first + next((k for k, step in enumerate(second) if step.depthwise), 0)
+        start, end = (column, y(tied) - height / 2), (middle, y(target) - height / 2)
         _arrow(ax, start, end, dashed=view, colour=EXIT[0])
         ax.text(column + wide_gap / 2, start[1] + 0.14, "copy" if view else "maps", ha="center", va="center",
                 fontsize=BODY, color=EXIT[0])  # fmt: skip

@@ -103,6 +103,7 @@ DATASETS = {
                 "retina", "tissue", "motorcycle", "temple", "flower",
             ),
             module="photos",
+            recipe=2,
         ),
         Source(
             name="quick_words",
@@ -117,10 +118,11 @@ DATASETS = {
             name="quick_faces",
             title="Quick faces",
             description="Stand-in for Visual Wake Words: small photographs of faces (Labeled Faces in the Wild) pasted "
-            "into 96 x 96 scenes, against patches without a face pasted in the same way.",
+            "into 96 x 96 scenes, against empty scenes and scenes with a patch that shows no face.",
             stand_in=True,
             classes=VWW.classes,
             module="faces",
+            recipe=2,
         ),
     )
 }  # fmt: skip

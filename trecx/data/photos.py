@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from trecx.data.photographs import PHOTOGRAPHS, blocks, crop
 
-SIZES = {"train": 5000, "val": 1000, "test": 2000}
+SIZES = {"train": 4000, "val": 600, "test": 2000}
 CLASSES = tuple(PHOTOGRAPHS)
 _SEED = 20_230_509
 
@@ -31,8 +31,8 @@ def _disturb(x: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8
     flip = rng.random(len(x)) < 0.5
     out = np.where(flip[:, None, None, None], x[:, :, ::-1], x).astype(np.float32)
     grey = out.mean(axis=3, keepdims=True)
-    out = grey + draw(0, 0.6) * (out - grey)
+    out = grey + draw(0.1, 0.8) * (out - grey)
     mean = out.mean(axis=(1, 2), keepdims=True)
     out = (out - mean) * draw(0.4, 1.3) + mean * draw(0.6, 1.2) + draw(-25, 25)
-    out += rng.standard_normal(out.shape, dtype=np.float32) * draw(0, 14)
+    out += rng.standard_normal(out.shape, dtype=np.float32) * draw(0, 10)
     return np.clip(np.rint(out), 0, 255).astype(np.uint8)

@@ -24,7 +24,10 @@ KEYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
 
 
 def checksum(arrays: Mapping[str, NDArray]) -> str:
-    """Return the sha256 (hex) of the arrays' names, types, shapes and bytes; the file's own packing does not matter."""
+    """Return the sha256 (hex) of the arrays' names, types, shapes and bytes; the file's own packing does not matter.
+
+    Downloaded images give the same checksum everywhere; audio features may differ in their last bit between processors.
+    """
     digest = hashlib.sha256()
     for key in KEYS:
         if key in arrays:
