@@ -70,6 +70,10 @@ format: $(READY) ## repair what lint can repair
 	$(PY) -m ruff format
 	$(if $(NOTEBOOKS),$(PY) -m nbstripout $(NOTEBOOKS))
 
+.PHONY: benchmark
+benchmark: $(READY) ## measure speed, on an idle machine: KERAS=/path/to/python-with-tensorflow compares with Keras
+	@$(PY) benchmarks/run.py $(if $(KERAS),--keras '$(KERAS)')
+
 .PHONY: clean
 clean: ## remove everything that was built; downloaded data stay in data/
 	rm -rf _build book/notebooks book/tables
@@ -102,8 +106,10 @@ _build/profile: force
 $(EXECUTED): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(RECORDS) _build/profile $(READY)
 	@$(PY) -m trecx.notebook $* --publish --profile $(PROFILE)
 
-# The headline gathers what the notebooks before it measured.
-book/notebooks/06_headline.ipynb: $(filter-out %/06_headline.ipynb,$(EXECUTED))
+# The headline gathers what the chapters before it measured; the environment page lists every run and run time.
+book/notebooks/06_headline.ipynb: $(filter book/notebooks/01_% book/notebooks/02_% book/notebooks/03_% \
+  book/notebooks/04_% book/notebooks/05_%,$(EXECUTED))
+book/notebooks/08_environment.ipynb: $(filter-out %/08_environment.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
 
 # Always the whole book: a page that quotes a number of another page is not seen as changed otherwise (seconds).
 _build/html/.built: $(EXECUTED) $(PAGES) _config.yml _build/profile $(READY)

@@ -26,9 +26,9 @@ import torch
 
 from trecx import paths
 from trecx.cost import measure
+from trecx.environment import hardware, versions
 from trecx.evaluate import PAPER_GRID, Trace, at_thresholds, benefit_curve
 from trecx.recipes import get_recipe
-from trecx.runs import hardware, versions
 from trecx.train import train
 from trecx.zoo import METHODS, build
 

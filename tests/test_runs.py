@@ -12,6 +12,7 @@ import torch
 from trecx import paths, runs
 from trecx.data import Dataset
 from trecx.errors import TrecxError
+from trecx.pool import fit
 from trecx.records import (
     Record,
     all_records,
@@ -22,7 +23,7 @@ from trecx.records import (
     save_weights,
     whole_folder,
 )
-from trecx.runs import Run, evaluate, execute, find, fit, run_of, runs_of
+from trecx.runs import Run, evaluate, execute, find, run_of, runs_of
 from trecx.zoo import build
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -306,7 +305,8 @@ def draw_exit_block(
 def _sheet(height: float) -> tuple[Figure, Axes]:
     """An empty figure whose coordinates are inches, origin at the bottom left."""
     margin = 0.05
-    figure = plt.figure(figsize=(WIDTH + 2 * margin, height + 2 * margin), layout="none", facecolor="white")
+    # Not made by pyplot, so that a notebook shows it once and nothing keeps it open.
+    figure = Figure(figsize=(WIDTH + 2 * margin, height + 2 * margin), facecolor="white", layout="none")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(-margin, WIDTH + margin), ylim=(-margin, height + margin))
     ax.axis("off")

@@ -103,7 +103,7 @@ DATASETS = {
                 "retina", "tissue", "motorcycle", "temple", "flower",
             ),
             module="photos",
-            recipe=2,
+            recipe=3,
         ),
         Source(
             name="quick_words",

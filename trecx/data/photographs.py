@@ -1,5 +1,7 @@
 """The photographs that are installed with scikit-image and scikit-learn. Nothing here downloads."""
 
+import math
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,8 +24,9 @@ PHOTOGRAPHS = {
     "flower": ("sklearn", "datasets/images/flower.jpg"),
 }
 _INSTALL = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
-GRID = 5  # every photograph is cut into GRID x GRID blocks, and every block belongs to one split
-SHARES = {"train": 15, "val": 3, "test": 7}  # blocks of each photograph
+# Every photograph is cut into a grid of blocks, and every block belongs to one split.
+COARSE = {"train": 15, "val": 3, "test": 7}  # of 5 x 5 blocks
+FINE = {"train": 38, "val": 12, "test": 14}  # of 8 x 8 blocks: more of them, so validation resembles test
 
 
 def bundled(package: str, file: str) -> Path:
@@ -45,17 +48,23 @@ def photograph(name: str) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
-def blocks(name: str, rng: np.random.Generator) -> dict[str, list[NDArray[np.uint8]]]:
-    """Cut a photograph into blocks and deal them to train, val and test, so that no pixel is in two splits."""
+def blocks(
+    name: str, rng: np.random.Generator, shares: Mapping[str, int] = COARSE
+) -> dict[str, list[NDArray[np.uint8]]]:
+    """Cut a photograph into blocks and deal them to train, val and test, so that no pixel is in two splits.
+
+    `shares` says how many blocks each split gets; their sum is the square of the blocks along a side.
+    """
     whole = photograph(name)
-    height, width = whole.shape[0] // GRID, whole.shape[1] // GRID
+    grid = math.isqrt(sum(shares.values()))
+    height, width = whole.shape[0] // grid, whole.shape[1] // grid
     cut = [
         whole[row * height : (row + 1) * height, column * width : (column + 1) * width]
-        for row in range(GRID)
-        for column in range(GRID)
+        for row in range(grid)
+        for column in range(grid)
     ]
     order = iter(rng.permutation(len(cut)))
-    return {split: [cut[next(order)] for _ in range(share)] for split, share in SHARES.items()}
+    return {split: [cut[next(order)] for _ in range(share)] for split, share in shares.items()}
 
 
 def crop(block: NDArray[np.uint8], size: int, rng: np.random.Generator, smallest: float = 0.5) -> NDArray[np.uint8]:

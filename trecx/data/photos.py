@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from trecx.data.photographs import PHOTOGRAPHS, blocks, crop
+from trecx.data.photographs import FINE, PHOTOGRAPHS, blocks, crop
 
 SIZES = {"train": 4000, "val": 600, "test": 2000}
 CLASSES = tuple(PHOTOGRAPHS)
@@ -13,7 +13,7 @@ _SEED = 20_230_509
 def build() -> dict[str, NDArray]:
     """Return x_* uint8 (N, 32, 32, 3) and y_* uint8 for train, val and test, the ten classes equally often in each."""
     rng = np.random.default_rng(_SEED)
-    parts = [blocks(name, rng) for name in CLASSES]
+    parts = [blocks(name, rng, FINE) for name in CLASSES]
     arrays: dict[str, NDArray] = {}
     for split, size in SIZES.items():
         y = rng.permutation(np.arange(size) % len(CLASSES)).astype(np.uint8)
