@@ -1,6 +1,6 @@
 """The experiments of the book as lists of runs. The notebooks take their records from here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trecx import data as datasets
@@ -36,74 +36,64 @@ STATIC_WIDTHS = (0.5, 0.75)
 PLACEMENT_TAPS = ("block1", "block2", "block3")  # Fig. 2: 1/4, 1/2 and 3/4 of DS-CNN
 LOSS_WEIGHTS = (0.1, 0.3, 0.5, 0.8)
 
-Group = dict[str, list[Record]]
+Plan = dict[Any, list[Run]]  # method, tap, weight or label -> runs, one a seed
+Group = dict[Any, list[Record]]  # the same with the runs' records
 
 
-def train_methods(
+def methods(
     profile: str,
     task: str,
-    methods: Iterable[str],
+    names: Iterable[str],
     seeds: Sequence[int],
     *,
     epochs: int | None = None,
     w_early: float | None = None,
-) -> Group:
-    """Records of several methods on one task, one a seed; trains those that are missing.
-
-    `w_early` replaces the paper's w, so it applies to the T-RecX methods that use it.
-    """
-    wanted = {}
-    for method in methods:
-        w = w_early if get_method(method, task).loss == "w" else None
-        wanted[method] = runs_of(profile, task, method, seeds, epochs=epochs, w_early=w)
-    return gather(wanted)
+) -> Plan:
+    """Several methods on one task; `w_early` replaces the paper's w where a T-RecX method uses it."""
+    plan = {}
+    for name in names:
+        w = w_early if get_method(name, task).loss == "w" else None
+        plan[name] = runs_of(profile, task, name, seeds, epochs=epochs, w_early=w)
+    return plan
 
 
-def static_networks(profile: str, task: str, seeds: Sequence[int], *, epochs: int | None = None) -> Group:
-    """Records of narrower baselines by label."""
-    return gather(
-        {f"width {w:g}": runs_of(profile, task, "baseline", seeds, epochs=epochs, width=w) for w in STATIC_WIDTHS}
-    )
+def static_networks(profile: str, task: str, seeds: Sequence[int], *, epochs: int | None = None) -> Plan:
+    """Narrower baselines, by label."""
+    return {f"width {w:g}": runs_of(profile, task, "baseline", seeds, epochs=epochs, width=w) for w in STATIC_WIDTHS}
 
 
-def placement(profile: str, seeds: Sequence[int], method: str = "trecx_ev", *, epochs: int | None = None) -> Group:
+def placement(profile: str, seeds: Sequence[int], method: str = "trecx_ev", *, epochs: int | None = None) -> Plan:
     """DS-CNN with its exit after block 1, 2 and 3 (Fig. 2), by tap."""
     own = get_method(method).taps["kws"]
-    return gather(
-        {
-            # The method's own place is the same run as in chapter 2.
-            tap: runs_of(profile, "kws", method, seeds, epochs=epochs, taps=None if (tap,) == own else (tap,))
-            for tap in PLACEMENT_TAPS
-        }
-    )
+    return {
+        # The method's own place is the same run as in chapter 2.
+        tap: runs_of(profile, "kws", method, seeds, epochs=epochs, taps=None if (tap,) == own else (tap,))
+        for tap in PLACEMENT_TAPS
+    }
 
 
-def loss_weights(
-    profile: str, task: str, seeds: Sequence[int], *, epochs: int | None = None
-) -> dict[float, list[Record]]:
+def loss_weights(profile: str, task: str, seeds: Sequence[int], *, epochs: int | None = None) -> Plan:
     """T-RecX under several loss weights, by weight."""
-    runs = {
+    return {
         w: runs_of(profile, task, "trecx_ev", seeds, epochs=epochs, w_early=None if w == W_EARLY[task] else w)
         for w in LOSS_WEIGHTS
     }
-    return gather(runs)
 
 
-def concat_at_equal_weight(profile: str, seeds: Sequence[int], *, epochs: int | None = None) -> list[Record]:
+def concat_at_equal_weight(profile: str, seeds: Sequence[int], *, epochs: int | None = None) -> Plan:
     """DS-CNN EE-fmaps concat under T-RecX's loss weight; the authors trained it with 1, which confounds Fig. 6."""
-    runs = runs_of(profile, "kws", "trecx_concat", seeds, epochs=epochs, w_early=W_EARLY["kws"])
-    return gather({"": runs})[""]
+    return {"": runs_of(profile, "kws", "trecx_concat", seeds, epochs=epochs, w_early=W_EARLY["kws"])}
 
 
-def one_more_class(profile: str, seeds: Sequence[int], *, epochs: int | None = None) -> list[Record]:
+def one_more_class(profile: str, seeds: Sequence[int], *, epochs: int | None = None) -> Plan:
     """ResNet-8 T-RecX with an eleventh class (C11)."""
-    return gather({"": runs_of(profile, "ic", "trecx_ev", seeds, epochs=epochs, extra_classes=1)})[""]
+    return {"": runs_of(profile, "ic", "trecx_ev", seeds, epochs=epochs, extra_classes=1)}
 
 
-def gather(wanted: Mapping[Any, Sequence[Run]]) -> dict[Any, list[Record]]:
-    """Records of lists of runs under the same keys, trained together so that all cores stay busy."""
-    records = iter(fit([run for runs in wanted.values() for run in runs]))
-    return {key: [next(records) for _ in runs] for key, runs in wanted.items()}
+def collect(*plans: Plan) -> list[Group]:
+    """The records of several plans, in their order; what is missing is trained together, so that no core idles."""
+    records = iter(fit([run for plan in plans for runs in plan.values() for run in runs]))
+    return [{key: [next(records) for _ in runs] for key, runs in plan.items()} for plan in plans]
 
 
 def origin(profile: str, tasks: Iterable[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
