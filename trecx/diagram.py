@@ -306,7 +306,8 @@ def _sheet(height: float) -> tuple[Figure, Axes]:
     """An empty figure whose coordinates are inches, origin at the bottom left."""
     margin = 0.05
     # Not made by pyplot, so that a notebook shows it once and nothing keeps it open.
-    figure = Figure(figsize=(WIDTH + 2 * margin, height + 2 * margin), facecolor="white", layout=None)
+    figure = Figure(figsize=(WIDTH + 2 * margin, height + 2 * margin), facecolor="white")
+    figure.set_layout_engine("none")  # the notebooks' own style would move the one axes
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(-margin, WIDTH + margin), ylim=(-margin, height + margin))
     ax.axis("off")

@@ -120,7 +120,7 @@ FAST = {
 QUICK = {
     "ic": replace(FAST["ic"], name="quick", epochs=7, batch=64, rate=0.1),
     "kws": replace(FAST["kws"], name="quick", epochs=5, batch=64, rate=0.1),
-    "vww": replace(FAST["vww"], name="quick", epochs=5),
+    "vww": replace(FAST["vww"], name="quick", epochs=5, augment=(("crop", (6,)), _FLIP)),
 }
 
 RECIPES = {"paper": PAPER, "fast": FAST, "quick": QUICK}

@@ -91,6 +91,8 @@ def train(
         TrecxError: the loss is not finite any more.
     """
     device = device or default_device()
+    if len(shares) != network.num_exits - 1:
+        raise TrecxError(f"shares has {len(shares)} entries: give one for each of {network.num_exits - 1} early exits")
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     x_train, y_train, x_val, y_val = (part.to(device) for part in data)
     y_train, y_val = y_train.long(), y_val.long()
