@@ -210,8 +210,19 @@ def _unknown_parameters(unknown: Iterable[str], known: Iterable[str]) -> str:
 # --- Output ----------------------------------------------------------------------------------------------------
 
 
+class _Words(str):
+    """A text that a page shows without quotation marks."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def glue(name: str, value: Any) -> None:
-    """Store a number under `name` for the book's pages; print it where the book's tools are not installed."""
+    """Store a number or a text under `name` for the book's pages; print it where the book's tools are missing."""
+    if isinstance(value, str):
+        value = _Words(value)
     if hasattr(value, "item"):
         value = value.item()  # a plain number: the repr of NumPy's own would end up in the page
     try:
