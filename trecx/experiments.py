@@ -1,6 +1,8 @@
 """The experiments of the book as lists of runs. The notebooks take their records from here."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Any
 
 from trecx import data as datasets
@@ -101,6 +103,7 @@ def origin(profile: str, tasks: Iterable[str], seeds: Sequence[int]) -> list[dic
     rows = []
     for name in tasks:
         task = get_task(name)
-        data = datasets.load(task.quick_data if profile == "quick" else task.full_data)
+        with redirect_stderr(StringIO()):  # the note that a stand-in is being made is not part of the page
+            data = datasets.load(task.quick_data if profile == "quick" else task.full_data)
         rows += [{"profile": profile, "data": data.name, "sha256": data.checksum, "seed": seed} for seed in seeds]
     return rows
