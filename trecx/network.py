@@ -85,7 +85,8 @@ class EarlyExitNetwork(nn.Module):
             taken[left[leave]] = exit_index
             exit_index += 1
             if leave.any():
-                left, x, early = left[~leave], x[~leave], early[~leave]
+                stay = (~leave).nonzero()[:, 0]
+                left, x, early = left[stay], _rows(x, stay), _rows(early, stay)
             if len(left) == 0:
                 break
         else:
@@ -121,3 +122,9 @@ class EarlyExitNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.groups == 1:
                 yield module.weight
+
+
+def _rows(x: Tensor, rows: Tensor) -> Tensor:
+    """The given samples of a batch (N, C, H, W), in the memory layout they had: another one would slow what follows."""
+    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    return x[rows].contiguous(memory_format=layout)
