@@ -1,5 +1,6 @@
 """The book builds without a warning and asks no other host for anything."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -90,7 +91,9 @@ def write_project(folder: Path) -> None:
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = ["make", f"TRECX_PYTHON={sys.executable}", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    # Not as a part of the `make test` that may have started this: it would speak of its folders.
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 class Loaded(HTMLParser):

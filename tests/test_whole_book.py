@@ -37,7 +37,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         source = data.DATASETS[task.quick_data]
         store.write(folder / "data" / source.path.name, arrays, source.recipe)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRECX_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRECX_", "MAKE"))}
     built = subprocess.run(
         ["make", f"TRECX_PYTHON={sys.executable}", "book"],
         cwd=folder,

@@ -16,7 +16,7 @@ from trecx.int8 import quantise
 from trecx.paper import paper
 from trecx.records import Record
 from trecx.stats import Interval, bootstrap_difference
-from trecx.tables import Group, mean_points, points
+from trecx.tables import Group, early_confidences, mean_points, points
 from trecx.tasks import TASKS
 from trecx.zoo import build
 
@@ -108,9 +108,8 @@ def claims_table(
     low, high = paper()["claims"]["C8"]["confidence_range"]
     spread = {}
     for method in ("trecx_ev", "baseline_ee"):
-        scores = np.concatenate([r.trace().scores[:, 0] for r in results["ic"][method]])
-        kept = scores[(scores >= low) & (scores < high)]
-        spread[method] = (kept.mean(), np.subtract(*np.quantile(kept, [0.75, 0.25])))
+        kept = early_confidences(results["ic"][method], low, high)
+        spread[method] = (kept.mean(), kept.quantile(0.75) - kept.quantile(0.25))
     (ours, our_width), (theirs, their_width) = spread["trecx_ev"], spread["baseline_ee"]
     add(
         "C8",
@@ -127,7 +126,7 @@ def claims_table(
     known = [share for share in ahead.values() if np.isfinite(share)]
     add(
         "C9",
-        "reproduced" if min(known) > 0.99 else "partly" if max(known) > 0.5 else "not reproduced",
+        "reproduced" if min(known, default=0) > 0.99 else "partly" if max(known, default=0) > 0.5 else "not reproduced",
         "share of the common FLOPs range in which T-RecX is more accurate: "
         + _each({k: f"{100 * v:.0f} %" if np.isfinite(v) else "has no common range" for k, v in ahead.items()}),
     )

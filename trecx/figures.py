@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trecx.evaluate import benefit_curve
 from trecx.notebook import COLOURS, style
 from trecx.records import Record
+from trecx.tables import early_confidences
 from trecx.zoo import get_method
 
 Group = Mapping[str, Sequence[Record]]  # label or method name -> records, one a seed
@@ -102,14 +103,14 @@ def confidence_violins(groups: Group, low: float = 0.65, high: float = 0.9) -> F
     """Distribution of the first exit's largest softmax in [low, high), all seeds together (Fig. 5)."""
     rows = []
     for method, records in groups.items():
-        scores = np.concatenate([record.trace().scores[:, 0] for record in records])
-        kept = scores[(scores >= low) & (scores < high)]
-        rows += [{"method": get_method(method).label, "confidence": value} for value in kept]
+        label = get_method(method).label
+        rows += [{"method": label, "confidence": value} for value in early_confidences(records, low, high)]
     figure, ax = _subplots()
     sns.violinplot(
-        pd.DataFrame(rows),
+        pd.DataFrame(rows, columns=["method", "confidence"]),
         x="method",
         y="confidence",
+        order=[get_method(m).label for m in groups],
         hue="method",
         palette={get_method(m).label: COLOURS[m] for m in groups},
         cut=0,

@@ -60,6 +60,12 @@ def standalone(groups: Group, task: str, *, with_paper: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def early_confidences(records: Sequence[Record], low: float = 0.65, high: float = 0.9) -> pd.Series:
+    """The first exit's largest softmax values in [low, high) of all seeds (Fig. 5); may be empty."""
+    scores = pd.Series(np.concatenate([record.trace().scores[:, 0] for record in records]))
+    return scores[(scores >= low) & (scores < high)]
+
+
 def references(task: str, baseline: Sequence[Record], *, with_paper: bool) -> dict[str, float | tuple[float, float]]:
     """The accuracies that operating points are measured against: our baseline's mean and the paper's constant."""
     own = tuple(float(np.mean([r.accuracies(split)[-1] for r in baseline])) for split in ("val", "test"))

@@ -103,7 +103,7 @@ DATASETS = {
                 "retina", "tissue", "motorcycle", "temple", "flower",
             ),
             module="photos",
-            recipe=3,
+            recipe=4,
         ),
         Source(
             name="quick_words",
@@ -122,7 +122,7 @@ DATASETS = {
             stand_in=True,
             classes=VWW.classes,
             module="faces",
-            recipe=2,
+            recipe=3,
         ),
     )
 }  # fmt: skip
