@@ -317,6 +317,38 @@ def test_chosen_point_not_reached():
     assert np.isnan([point.threshold, point.accuracy, point.cost, point.reduction, *point.shares]).all()
 
 
+def test_crossfit_applies_each_half_to_the_other_and_pools():
+    calls = []
+
+    def choose(chosen_on, applied_to):
+        calls.append((len(chosen_on.correct), len(applied_to.correct)))
+        # The five samples fall into halves of three and two; thresholds tell them apart.
+        return ev.point_at(applied_to, 0.0 if len(chosen_on.correct) == 3 else 1.0, 10.0, target=0.5)
+
+    point = ev.crossfit_point(two(), choose)
+    assert calls == [(2, 3), (3, 2)]
+    assert_allclose([point.threshold, point.target, point.cost], [0.6, 0.5, (3 * 10 + 2 * 4) / 5])
+    assert_allclose(point.shares, [0.4, 0.6])
+    assert (point.protocol, point.reached) == ("other half", True)
+
+
+def test_crossfit_of_a_fixed_threshold_is_that_threshold():
+    fixed = ev.point_at(three(), 0.6, 10.0)
+    pooled = ev.crossfit_point(three(), lambda _, applied_to: ev.point_at(applied_to, 0.6, 10.0))
+    assert_allclose([pooled.accuracy, pooled.cost], [fixed.accuracy, fixed.cost])
+
+
+def test_crossfit_is_reached_only_on_both_halves():
+    def choose(chosen_on, applied_to):
+        return ev.chosen_point(chosen_on, applied_to, 1.0 if len(chosen_on.correct) == 3 else 0.0, baseline_cost=10.0)
+
+    samples = {**TWO, "correct": TWO["correct"] & np.array([False, False])}  # nobody is ever right
+    point = ev.crossfit_point(ev.Trace(**samples), choose)
+    assert not point.reached
+    assert np.isnan(point.accuracy)
+    assert np.isnan(point.reduction)
+
+
 def test_operating_points_table():
     table = ev.operating_points(two(), 8.0, {"paper": 0.9, "own baseline": (0.82, 0.81)}, val=two(), drops=(1, 5))
     assert list(table.columns) == [

@@ -6,13 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from trecx import data, paths
-from trecx.data import store
-from trecx.tasks import TASKS
+from trecx import paths
 
+from .small import write_small_data
 from .test_book import check_html
 
 SIZES = {"train": 128, "val": 60, "test": 100}
@@ -28,15 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(paths.ROOT / name, folder / name, ignore=ignore)
     for path in [*paths.BOOK.glob("*.*"), paths.ROOT / "Makefile", paths.ROOT / "_config.yml"]:
         shutil.copy(path, folder / path.relative_to(paths.ROOT))
-    for task in TASKS.values():
-        full = data.load(task.quick_data)
-        arrays = {
-            f"{kind}_{split}": getattr(full, f"{kind}_{split}")[_spread(getattr(full, f"y_{split}"), n)]
-            for split, n in SIZES.items()
-            for kind in "xy"
-        }
-        source = data.DATASETS[task.quick_data]
-        store.write(folder / "data" / source.path.name, arrays, source.recipe)
+    write_small_data(folder / "data", SIZES)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRECX_", "MAKE"))}
     built = subprocess.run(
         ["make", f"TRECX_PYTHON={sys.executable}", "book"],
@@ -49,12 +39,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-6000:]
     assert "WARNING" not in built.stdout + built.stderr
     return folder
-
-
-def _spread(labels: np.ndarray, n: int) -> np.ndarray:
-    """Rows of `n` samples with all classes in turn."""
-    order = np.concatenate([np.flatnonzero(labels == label)[: n // 2] for label in np.unique(labels)])
-    return np.sort(np.random.default_rng(0).permutation(order)[:n])
 
 
 @pytest.mark.slow

@@ -45,6 +45,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--width", type=float, default=1.0, help="factor on every channel count, 1 by default")
     command.add_argument("--extra-classes", type=int, default=0, help="classes that no sample has (claim C11)")
 
+    command = add("sweep", "train every run of a list that has no record yet, side by side")
+    command.add_argument("spec", metavar="SPEC", help="YAML file, or the name of one of the project's own sweeps")
+    command.add_argument("--list", action="store_true", help="show the runs and which have a record; train nothing")
+    command.add_argument("--engine", default="local", help="local (default) or ray")
+    command.add_argument("--address", help="of a running Ray cluster; without it Ray starts here")
+    command.add_argument("--workers", type=int, help="runs side by side; one a core by default")
+    command.add_argument("--publish", action="store_true", help="copy each finished record into the book's folder")
+
     command = add("evaluate", "run a record's weights over its test data again")
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
     command.add_argument("--threshold", type=float, help="also stop early for real, at this confidence")
@@ -55,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
     command.add_argument("--points", type=int, default=21, help="thresholds from 1 to 0 (default 21; 0: every one)")
+
+    command = add("reference", "evaluate the authors' released weights, read from a clone of their repository")
+    command.add_argument("path", metavar="PATH", help="a clone of https://github.com/nikhilghanathe/t-recx")
+    command.add_argument("--publish", action="store_true", help="put the records, without weights, into the book")
 
     command = add("data", "fetch and prepare a data set; without a name, list them")
     command.add_argument("name", nargs="?", metavar="NAME", help="a data set; see the list")
@@ -122,6 +134,38 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from trecx import paths, sweep
+    from trecx.runs import find
+
+    own = paths.SWEEPS / f"{options.spec}.yaml"
+    runs = sweep.load(own if own.is_file() else Path(options.spec))
+    if options.workers is not None and options.workers < 1:
+        raise TrecxError(f"workers {options.workers} is impossible: choose a whole number from 1")
+    if not options.list:
+        sweep.execute_all(
+            runs,
+            engine=options.engine,
+            workers=options.workers,
+            address=options.address,
+            to_publish=options.publish,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    rows = []
+    for run in runs:
+        record = find(run)
+        rows.append(
+            {
+                "run": run.name,
+                "data": run.data,
+                "val_accuracies": _percent(record.accuracies("val")) if record else None,
+                "test_accuracies": _percent(record.accuracies("test")) if record else None,
+                "record": str(record.folder) if record else None,
+            }
+        )
+    return rows
+
+
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from trecx.records import open_record
     from trecx.runs import evaluate
@@ -145,6 +189,30 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
         {"threshold": float(t), "accuracy": 100 * float(a), options.unit: float(c), "shares": [float(v) for v in s]}
         for t, a, c, s in rows
     ]
+
+
+def _reference(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from trecx.reference import evaluate, summary
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    rows = [summary(record) for record in evaluate(options.path, publish=options.publish, say=say)]
+    return rows if options.json else [_with_points_as_columns(row) for row in rows]
+
+
+def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """For the text table: the costs relative to the paper's baseline, in place of the list of points."""
+    shown = {key: row[key] for key in ("task", "method", "samples")}
+    shown["accuracies"] = " / ".join(f"{a:.2f}" for a in row["accuracies"])
+    for protocol in ("paper", "other half"):
+        costs = [
+            "not reached" if point["mflops"] is None else f"{point['mflops']:.3f}"
+            for point in row["points"]
+            if (point["reference"], point["protocol"]) == ("paper's baseline", protocol)
+        ]
+        shown[f"MFLOPs at -1, -2, -3 ({protocol})"] = " / ".join(costs)
+    return shown
 
 
 def _data(options: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
@@ -182,4 +250,12 @@ def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-_COMMANDS = {"models": _models, "train": _train, "evaluate": _evaluate, "curve": _curve, "data": _data}
+_COMMANDS = {
+    "models": _models,
+    "train": _train,
+    "sweep": _sweep,
+    "evaluate": _evaluate,
+    "curve": _curve,
+    "reference": _reference,
+    "data": _data,
+}

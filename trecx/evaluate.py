@@ -4,9 +4,9 @@ A network runs once over a data set; everything here works on the resulting `Tra
 Accuracies, exit rates and reductions are fractions; costs keep the unit they come in (FLOPs, MACs, ms).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -278,6 +278,32 @@ def chosen_point(
     return point_at(test, curve.thresholds[enough[-1]], baseline_cost, "validation", target_on_test)
 
 
+def crossfit_point(trace: Trace, choose: Callable[[Trace, Trace], OperatingPoint], seed: int = 0) -> OperatingPoint:
+    """'Other half': each half of the samples at the threshold that was chosen on the other half, both pooled.
+
+    For networks that have no sample left to choose on. `choose(chosen_on, applied_to)` is mostly `chosen_point`; `seed`
+    draws the halves. The point's threshold and target are means over the halves; it is reached only if both are.
+    """
+    order = np.random.default_rng(seed).permutation(len(trace.correct))
+    a, b = (trace.take(half) for half in np.array_split(order, 2))
+    first, second = choose(b, a), choose(a, b)
+
+    def pooled(name: str) -> Any:
+        weight = len(a.correct) / len(order)
+        return weight * getattr(first, name) + (1 - weight) * getattr(second, name)
+
+    return OperatingPoint(
+        "other half",
+        pooled("target"),
+        pooled("threshold"),
+        pooled("accuracy"),
+        pooled("cost"),
+        pooled("shares"),
+        first.baseline_cost,
+        first.reached and second.reached,
+    )
+
+
 def operating_points(
     test: Trace,
     baseline_cost: float,
@@ -301,22 +327,24 @@ def operating_points(
             points = [paper_point(test, target, baseline_cost)]
             if val is not None:
                 points.append(chosen_point(val, test, on_val - drop / 100, target, baseline_cost))
-            rows += [
-                {
-                    "reference": reference,
-                    "drop": drop,
-                    "protocol": point.protocol,
-                    "target": point.target,
-                    "threshold": point.threshold,
-                    "accuracy": point.accuracy,
-                    "cost": point.cost,
-                    "reduction": point.reduction,
-                    "exit_rate": 1 - point.shares[-1],
-                    "reached": point.reached,
-                }
-                for point in points
-            ]
+            rows += [point_row(reference, drop, point) for point in points]
     return pd.DataFrame(rows)
+
+
+def point_row(reference: str, drop: float, point: OperatingPoint) -> dict[str, Any]:
+    """A row of `operating_points`."""
+    return {
+        "reference": reference,
+        "drop": drop,
+        "protocol": point.protocol,
+        "target": point.target,
+        "threshold": point.threshold,
+        "accuracy": point.accuracy,
+        "cost": point.cost,
+        "reduction": point.reduction,
+        "exit_rate": 1 - point.shares[-1],
+        "reached": point.reached,
+    }
 
 
 @dataclass(frozen=True, eq=False)

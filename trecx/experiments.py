@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
 from trecx import data as datasets
+from trecx import paths
+from trecx.errors import TrecxError
 from trecx.losses import W_EARLY
 from trecx.pool import fit
-from trecx.records import Record
+from trecx.records import Record, open_record
 from trecx.runs import Run, runs_of
+from trecx.sweep import load
 from trecx.tasks import get_task
 from trecx.zoo import get_method
 
@@ -107,3 +111,58 @@ def origin(profile: str, tasks: Iterable[str], seeds: Sequence[int]) -> list[dic
             data = datasets.load(task.quick_data if profile == "quick" else task.full_data)
         rows += [{"profile": profile, "data": data.name, "sha256": data.checksum, "seed": seed} for seed in seeds]
     return rows
+
+
+@dataclass(frozen=True)
+class Published:
+    """The runs of a sweep that have a published record, by what was varied; nothing is ever trained for it.
+
+    methods: method -> records, one a seed, of the runs with every setting at its default. static: label -> smaller
+    networks without exits. weights: w -> `trecx_ev` under that loss weight. places: method -> tap -> records.
+    extra_class: `trecx_ev` with one more class. missing: names of runs without a record.
+    """
+
+    methods: Group = field(default_factory=dict)
+    static: Group = field(default_factory=dict)
+    weights: Group = field(default_factory=dict)
+    places: dict[str, Group] = field(default_factory=dict)
+    extra_class: list[Record] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+
+def published(sweep: str) -> Published:
+    """The published records of one of the project's sweeps.
+
+    Raises:
+        TrecxError: no such sweep, or none of its runs has a published record.
+    """
+    found = Published()
+    for run in load(paths.SWEEPS / f"{sweep}.yaml"):
+        folder = paths.PUBLISHED / run.data / run.name
+        if not (folder / "manifest.json").is_file():
+            found.missing.append(run.name)
+            continue
+        record = open_record(folder)
+        found.records.append(record)
+        tap = get_method(run.method).taps[run.task]
+        if run.width != 1:
+            varied = found.static.setdefault(f"width {run.width:g}", [])
+        elif run.w_early is not None:
+            varied = found.weights.setdefault(run.w_early, [])
+        elif run.taps is not None:
+            varied = found.places.setdefault(run.method, {}).setdefault("-".join(run.taps), [])
+        elif run.extra_classes:
+            varied = found.extra_class
+        else:
+            varied = found.methods.setdefault(run.method, [])
+            if len(tap) == 1:  # these runs are also one place and, for T-RecX, one loss weight
+                found.places.setdefault(run.method, {}).setdefault(tap[0], []).append(record)
+            if run.method == "trecx_ev":
+                found.weights.setdefault(W_EARLY[run.task], []).append(record)
+        varied.append(record)
+    if not found.records:
+        raise TrecxError(
+            f"no run of sweep {sweep!r} has a published record: run `python -m trecx sweep {sweep} --publish`"
+        )
+    return found

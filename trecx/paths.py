@@ -20,4 +20,5 @@ PUBLISHED = BOOK / "records"  # records of long runs, committed, read by the boo
 BENCHMARKS = ROOT / "benchmarks" / "results.json"  # written by `make benchmark`
 TABLES = BOOK / "tables"  # CSV files that the notebooks write for the reader to download
 
+SWEEPS = Path(__file__).with_name("sweeps")  # lists of runs behind the published results
 PAPER = Path(__file__).with_name("paper.yaml")  # every number quoted from the paper

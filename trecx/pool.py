@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from queue import Empty
 from typing import Any
 
@@ -14,13 +15,17 @@ from trecx.errors import TrecxError
 from trecx.records import Record
 from trecx.runs import Run, cost_of, execute, find
 
+MOST_KILLED = 3  # times in a row, before a sweep gives up
+
 
 def fit(
     runs: Sequence[Run],
     *,
     workers: int | None = None,
     train_missing: bool = True,
+    in_order: bool = False,
     say: Callable[[str], None] = lambda line: print(line, flush=True),
+    finished: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
     """Records of `runs`, in their order; those without one are trained, several at a time.
 
@@ -31,14 +36,33 @@ def fit(
         runs: what is wanted; the same run may come twice.
         workers: processes; one a core by default (TRECX_WORKERS overrides).
         train_missing: False raises TrecxError instead of training.
+        in_order: start the runs in the order given; otherwise the longest start first, which ends sooner.
         say: receives one line whenever a run finishes, and one a minute in between, with the time left.
+        finished: receives every record that was made, at once.
+
+    Raises:
+        TrecxError: a run failed, or its worker was killed several times in a row.
     """
     found = {run: find(run) for run in dict.fromkeys(runs)}
     missing = [run for run, record in found.items() if record is None]
     if missing and not train_missing:
         raise TrecxError(f"{len(missing)} runs have no record, the first is {missing[0].name}: train them first")
-    if missing:
-        found |= _train_all(missing, min(workers or default_workers(), len(missing)), say)
+    if missing and not in_order:
+        # No worker sits idle at the end behind a long run that began last.
+        missing.sort(key=lambda run: -run.resolved_recipe.epochs * cost_of(run).macs[-1])
+    killed = 0
+    while missing:
+        try:
+            found |= _train_all(missing, min(workers or default_workers(), len(missing)), say, finished)
+            break
+        except BrokenProcessPool as error:
+            left = [run for run in missing if find(run) is None]
+            killed = killed + 1 if len(left) == len(missing) else 1
+            if killed > MOST_KILLED:
+                raise TrecxError(f"a worker was killed {killed} times in a row, last of {left[0].name}") from error
+            say("a worker was killed: its run goes on from the last finished epoch")
+            missing = left
+            found |= {run: record for run in found if (record := find(run)) is not None}
     return [record for run in runs if (record := found[run]) is not None]
 
 
@@ -51,19 +75,20 @@ def default_workers() -> int:
     return int(wanted)
 
 
-def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> dict[Run, Record]:
+def _train_all(
+    runs: list[Run], workers: int, say: Callable[[str], None], finished: Callable[[Record], None]
+) -> dict[Run, Record]:
     started = last_said = time.monotonic()
     total = sum(run.resolved_recipe.epochs for run in runs)
     done: dict[str, int] = {}
+    first: dict[str, int] = {}  # epochs of an earlier, interrupted call took no time in this one
     records: dict[Run, Record] = {}
     context = mp.get_context("spawn")
     queue: Any = context.Queue()
     say(f"training {len(runs)} runs, {total} epochs, {workers} at a time")
-    # The longest runs go first, so that no worker sits idle at the end.
-    ordered = sorted(runs, key=lambda run: -run.resolved_recipe.epochs * cost_of(run).macs[-1])
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue, workers))
     with pool:
-        pending = {pool.submit(_work, run): run for run in ordered}
+        pending = {pool.submit(_work, run): run for run in runs}
         try:
             while pending:
                 ready, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
@@ -71,16 +96,18 @@ def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> dic
                     while True:
                         name, epochs = queue.get_nowait()
                         done[name] = epochs
+                        first.setdefault(name, epochs - 1)
                 except Empty:
                     pass
                 now, epochs = time.monotonic(), sum(done.values())
-                left = (total - epochs) * (now - started) / max(epochs, 1)
+                left = (total - epochs) * (now - started) / max(epochs - sum(first.values()), 1)
                 for future in ready:
                     run = pending.pop(future)
                     try:
                         record = records[run] = future.result()
                     except TrecxError as error:
                         raise TrecxError(f"{run.name}: {error}") from error
+                    finished(record)
                     shown = " / ".join(f"{100 * a:.1f}" for a in record.accuracies("val"))
                     say(f"[{len(records)}/{len(runs)}] {run.name}: {shown} % on validation; about {_clock(left)} left")
                     last_said = now
@@ -89,8 +116,9 @@ def _train_all(runs: list[Run], workers: int, say: Callable[[str], None]) -> dic
                     last_said = now
         except BaseException:
             # Finished epochs are on disk; what is running starts again from there.
+            processes = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
+            for process in processes:
                 process.terminate()
             raise
     return records

@@ -202,7 +202,8 @@ def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
 def run_of(record: Record) -> Run:
     """The run that made a record."""
     fields = dict(record.manifest["run"])
-    fields["taps"] = tuple(fields["taps"]) if fields["taps"] is not None else None
+    if fields.get("taps") is not None:
+        fields["taps"] = tuple(fields["taps"])
     return Run(**fields)
 
 

@@ -1,0 +1,114 @@
+"""Methods against each other, from their records: paired differences, dominance, and smaller networks without exits."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from trecx.errors import TrecxError
+from trecx.evaluate import benefit_curve
+from trecx.records import Record
+from trecx.stats import Interval, bootstrap_difference, probability_of_improvement, sign_flip_test
+from trecx.tables import Group
+from trecx.zoo import get_method
+
+
+def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Records of the two methods with the same seed, which share split and data order.
+
+    Raises:
+        TrecxError: no seed in common.
+    """
+    theirs = {record.manifest["run"].get("seed"): record for record in b}
+    found = [(r, theirs[r.manifest["run"].get("seed")]) for r in a if r.manifest["run"].get("seed") in theirs]
+    if not found:
+        raise TrecxError(f"{a[0].name} and {b[0].name} have no seed in common, so they cannot be compared in pairs")
+    return found
+
+
+def difference(a: Sequence[Record], b: Sequence[Record], exit_index: int = -1) -> Interval:
+    """Accuracy of `a` minus that of `b` at one exit, in points, with its 95 % interval over seeds and samples."""
+    ours, theirs = (
+        np.stack([record.trace().correct[:, exit_index] for record in side]) for side in zip(*pairs(a, b), strict=True)
+    )
+    return Interval(*(100 * value for value in bootstrap_difference(ours, theirs)))
+
+
+def judge(intervals: Sequence[Interval]) -> str:
+    """'reproduced' if every difference is surely positive, 'not reproduced' if none is, else 'partly'."""
+    sure = [interval.low > 0 for interval in intervals]
+    return "reproduced" if all(sure) else "partly" if any(sure) else "not reproduced"
+
+
+def shown(interval: Interval) -> str:
+    """A difference as text."""
+    return f"{interval.estimate:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+
+
+def differences(groups: Group, versus: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """Paired accuracy differences in points, a row for each pair of methods and each exit that both have.
+
+    Columns: method, minus, exit, difference, low, high (95 %, bootstrap over seeds and test samples), seeds, better
+    (share of the seeds in which the first is better), p (sign-flip over seeds: at least 2 / 2**seeds), verdict.
+    """
+    rows = []
+    for first, second in versus:
+        if not (groups.get(first) and groups.get(second)):
+            continue
+        matched = pairs(groups[first], groups[second])
+        exits = [len(side[0].accuracies()) for side in zip(*matched, strict=True)]
+        # The first exit is compared only between networks with one early exit each: others leave elsewhere.
+        for k in [-1] if exits != [2, 2] else [0, -1]:
+            gain = difference(groups[first], groups[second], k)
+            ours, theirs = ([100 * r.accuracies()[k] for r in side] for side in zip(*matched, strict=True))
+            rows.append(
+                {
+                    "method": get_method(first).label,
+                    "minus": get_method(second).label,
+                    "exit": "final" if k else "early",
+                    "difference": gain.estimate,
+                    "low": gain.low,
+                    "high": gain.high,
+                    "seeds": len(matched),
+                    "better": probability_of_improvement(ours, theirs).estimate,
+                    "p": sign_flip_test(np.subtract(ours, theirs)),
+                    "verdict": "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def mean_curve(records: Sequence[Record], cost: np.ndarray, unit: str = "flops") -> np.ndarray:
+    """Mean over seeds of the benefit curves' accuracy (fractions) at the given mean costs; NaN outside a curve."""
+    curves = [benefit_curve(record.trace(unit=unit)) for record in records]
+    # Cost falls along a curve, interpolation wants it rising.
+    lines = [np.interp(cost, c.cost[::-1], c.accuracy[::-1], left=np.nan, right=np.nan) for c in curves]
+    return np.mean(lines, axis=0)
+
+
+def against_static(
+    records: Sequence[Record], static: Mapping[str, Sequence[Record]], unit: str = "flops"
+) -> pd.DataFrame:
+    """Early exits against smaller networks without exits, each at the smaller network's cost.
+
+    Columns: network, cost (millions), accuracy of the smaller network, accuracy of the early-exit network at that mean
+    cost (NaN if it cannot be that cheap), gain in points, and the seeds of both.
+    """
+    rows = []
+    for label, small in static.items():
+        cost = small[0].manifest["cost"][unit][-1]
+        theirs = 100 * float(np.mean([r.accuracies()[-1] for r in small]))
+        ours = 100 * float(mean_curve(records, np.array([cost]), unit)[0])
+        row = {"network": label, "cost": cost / 1e6, "without exit": theirs, "with early exit": ours}
+        rows.append(row | {"gain": ours - theirs, "seeds": f"{len(small)} and {len(records)}"})
+    return pd.DataFrame(rows)
+
+
+def dominance(a: Sequence[Record], b: Sequence[Record], grid: int = 200) -> float:
+    """Share of the cost range that both benefit curves cover in which `a` is at least as accurate as `b`."""
+    ends = [(record.trace().cost[0], record.trace().cost[-1]) for record in (*a, *b)]
+    low, high = max(end[0] for end in ends), min(end[1] for end in ends)
+    if low >= high:
+        return float("nan")
+    cost = np.linspace(low, high, grid)
+    return float(np.mean(mean_curve(a, cost) >= mean_curve(b, cost)))
