@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trecx.layers import conv, conv_bn, separable
+from trecx.layers import Dropout, conv, conv_bn, separable
 
 
 class Residual(nn.Module):
@@ -46,11 +46,11 @@ def ds_cnn(width: float = 1.0, blocks: int = 4) -> nn.Sequential:
     """DS-CNN of MLPerf Tiny on (N, 1, 49, 10), ten MFCCs of 49 frames."""
     c = _scaled(64, width)
     stages: OrderedDict[str, nn.Module] = OrderedDict(
-        stem=nn.Sequential(*conv_bn(1, c, (10, 4), 2, init="glorot_uniform"), nn.Dropout(0.2))  # 64 x 25 x 5
+        stem=nn.Sequential(*conv_bn(1, c, (10, 4), 2, init="glorot_uniform"), Dropout(0.2))  # 64 x 25 x 5
     )
     for k in range(1, blocks + 1):
         block = separable(c, c, init="glorot_uniform")
-        stages[f"block{k}"] = nn.Sequential(*block, nn.Dropout(0.4)) if k == blocks else block
+        stages[f"block{k}"] = nn.Sequential(*block, Dropout(0.4)) if k == blocks else block
     return nn.Sequential(stages)
 
 
