@@ -71,6 +71,8 @@ def _counts(m: Material) -> Finding:
 
 
 def _baselines(m: Material) -> Finding:
+    if not m.having("baseline"):
+        return None
     base = {t: 100 * np.mean([r.accuracies()[-1] for r in g["baseline"]]) for t, g in m.having("baseline").items()}
     printed = paper()["claims"]["C2"]["accuracy"]
     found = [value >= printed[task] - 1 for task, value in base.items()]
@@ -78,11 +80,15 @@ def _baselines(m: Material) -> Finding:
 
 
 def _final_exit(m: Material) -> Finding:
+    if not m.having("trecx_ev", "baseline"):
+        return None
     gains = {t: difference(g["trecx_ev"], g["baseline"]) for t, g in m.having("trecx_ev", "baseline").items()}
     return judge([*gains.values()]), "final exit minus baseline, points: " + _each(gains)
 
 
 def _savings(m: Material, claim: str, drop: float) -> Finding:
+    if not m.having("trecx_ev", "baseline"):
+        return None
     saved = {task: reduction(group, task, drop) for task, group in m.having("trecx_ev", "baseline").items()}
     known = [value for value in saved.values() if np.isfinite(value)]
     wanted = paper()["claims"][claim]["reduction"]
@@ -101,7 +107,8 @@ def _savings(m: Material, claim: str, drop: float) -> Finding:
 
 
 def _early_view(m: Material) -> Finding:
-    pairs = m.having("trecx_ev", "trecx_no_ev")
+    if not (pairs := m.having("trecx_ev", "trecx_no_ev")):
+        return None
     gains = {task: difference(group["trecx_ev"], group["trecx_no_ev"]) for task, group in pairs.items()}
     ahead = {task: 100 * dominance(group["trecx_ev"], group["trecx_no_ev"]) for task, group in pairs.items()}
     verdict = judge([*gains.values()])

@@ -407,6 +407,26 @@ def points(record: ReferenceRecord, drops: Sequence[float] = (1, 2, 3)) -> pd.Da
     return pd.DataFrame(sorted(rows, key=lambda row: (order[str(row["reference"])], row["drop"])))
 
 
+def beside(task: str) -> dict[str, ReferenceRecord]:
+    """Method -> published record of the authors' weights, to stand beside our own; the MLPerf baseline as baseline."""
+    found = {r.manifest["run"]["method"]: r for r in published() if r.manifest["run"]["task"] == task}
+    return {("baseline" if method == "baseline_mlperf" else method): record for method, record in found.items()}
+
+
+def table_1(task: str) -> pd.Series:
+    """What the released weights put into the row of Table 1, paper protocol: quantity -> value."""
+    found = beside(task)
+    row = {"baseline accuracy": 100 * float(found["baseline"].accuracies()[-1])} if "baseline" in found else {}
+    if (record := found.get("trecx_ev")) is not None:
+        early, final = 100 * record.accuracies()
+        row |= {"T-RecX early exit": float(early), "T-RecX final exit": float(final)}
+        rows = points(record)
+        rows = rows[(rows["reference"] == "paper's baseline") & (rows["protocol"] == "paper")]
+        for at in rows.itertuples():
+            row[f"cost at -{at.drop} point{'s' * (at.drop > 1)}"] = at.cost / 1e6
+    return pd.Series(row, dtype=float)
+
+
 def summary(record: ReferenceRecord) -> dict[str, Any]:
     """What `python -m trecx reference --json` prints of a model: percent, MFLOPs, None where not reached."""
     run, rows = record.manifest["run"], []

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from trecx.evaluate import operating_points
 from trecx.paper import paper
@@ -29,10 +30,13 @@ def interval(values: Sequence[float], samples: int) -> tuple[float, float, float
     return value, value - half, value + half
 
 
-def standalone(groups: Group, task: str, *, with_paper: bool) -> pd.DataFrame:
+def standalone(
+    groups: Group, task: str, *, with_paper: bool, authors: Mapping[str, Record] | None = None
+) -> pd.DataFrame:
     """Standalone accuracy of every exit of every method (Table 2), all samples through one exit.
 
-    `with_paper` adds the paper's figures: only for results on the paper's own data.
+    `with_paper` adds the paper's figures, `authors` (method -> record) those of the authors' released weights: only for
+    results on the paper's own data.
     """
     rows: list[dict[str, Any]] = []
     for method, records in groups.items():
@@ -55,8 +59,11 @@ def standalone(groups: Group, task: str, *, with_paper: bool) -> pd.DataFrame:
                     "high": high,
                     "seeds": len(records),
                 }
-                | ({"paper": printed[k] if k < len(printed) else None} if with_paper else {})
+                | ({"paper": printed[k] if k < len(printed) else np.nan} if with_paper else {})
             )
+            if authors is not None:
+                released = list(authors[method].accuracies()) if method in authors else []
+                rows[-1]["authors' weights"] = 100 * released[k] if k < len(released) else np.nan
     return pd.DataFrame(rows)
 
 
@@ -120,47 +127,67 @@ def mean_points(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.groupby(keys, sort=False).apply(collect, include_groups=False).reset_index()
 
 
+def point_intervals(frame: pd.DataFrame) -> pd.DataFrame:
+    """`mean_points` with the 95 % interval of the reduction over seeds (Student's t; none from one seed)."""
+    keys = ["method", "reference", "drop", "protocol"]
+    ends = frame.groupby(keys, sort=False)["reduction"].apply(lambda values: mean_interval(values.to_numpy()))
+    means = mean_points(frame)
+    means.insert(means.columns.get_loc("reduction") + 1, "low", [interval.low for interval in ends])
+    means.insert(means.columns.get_loc("low") + 1, "high", [interval.high for interval in ends])
+    return means
+
+
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of operating points with labels, percent and millions in place of names, fractions and units."""
     shown = frame.copy()
     shown["method"] = [get_method(name).label for name in shown["method"]]
-    for column in ("accuracy", "reduction", "exit_rate", "target"):
+    for column in ("accuracy", "reduction", "low", "high", "exit_rate", "target"):
         if column in shown:
             shown[column] = 100 * shown[column].astype(float)
     shown["cost"] = shown["cost"].astype(float) / 1e6
     return shown.rename(columns={"exit_rate": "exit rate"})
 
 
-def table_1(groups: Group, task: str, *, protocol: str = "validation", reference: str = "own baseline") -> pd.DataFrame:
+def table_1(
+    groups: Group,
+    task: str,
+    *,
+    protocol: str = "validation",
+    reference: str = "own baseline",
+    authors: pd.Series | None = None,
+) -> pd.DataFrame:
     """The row of Table 1: baseline and T-RecX, ours beside the paper's.
 
     On stand-in data only the counts stand beside the paper's: its accuracies, and the costs that follow from them,
-    belong to other data.
+    belong to other data. With several seeds, 95 % intervals over them; with `authors` (quantity -> value, see
+    `trecx.reference.table_1`) a column for the authors' released weights.
     """
     base, ours = groups["baseline"], groups["trecx_ev"]
-    mean = mean_points(points({"trecx_ev": ours}, task, base, with_paper=False))
-    mean = mean[(mean.protocol == protocol) & (mean.reference == reference)].set_index("drop")
-    accuracy = np.mean([100 * r.accuracies() for r in ours], axis=0)
+    rows = points({"trecx_ev": ours}, task, base, with_paper=reference == "paper's baseline")
+    rows = rows[(rows.protocol == protocol) & (rows.reference == reference)]
     printed = paper()["table_1"][task]
-    rows = [
-        ("baseline accuracy", "%", np.mean([100 * r.accuracies()[-1] for r in base]), printed["baseline"]["accuracy"]),
-        ("baseline cost", "MFLOPs", base[0].manifest["cost"]["flops"][-1] / 1e6, printed["baseline"]["mflops"]),
-        ("baseline parameters", "thousand", base[0].manifest["cost"]["params"] / 1e3, printed["baseline"]["params_k"]),
-        ("T-RecX parameters", "thousand", ours[0].manifest["cost"]["params"] / 1e3, printed["trecx"]["params_k"]),
-        ("T-RecX early exit", "%", accuracy[0], printed["trecx"]["early_accuracy"]),
-        ("T-RecX final exit", "%", accuracy[1], printed["trecx"]["final_accuracy"]),
+    exits = np.array([100 * r.accuracies() for r in ours])  # seeds x 2
+    small, large = base[0].manifest["cost"], ours[0].manifest["cost"]
+    # Quantity, unit, one value a seed, the paper's.
+    found: list[tuple[str, str, ArrayLike, float]] = [
+        ("baseline accuracy", "%", [100 * r.accuracies()[-1] for r in base], printed["baseline"]["accuracy"]),
+        ("baseline cost", "MFLOPs", [small["flops"][-1] / 1e6], printed["baseline"]["mflops"]),
+        ("baseline parameters", "thousand", [small["params"] / 1e3], printed["baseline"]["params_k"]),
+        ("T-RecX parameters", "thousand", [large["params"] / 1e3], printed["trecx"]["params_k"]),
+        ("T-RecX early exit", "%", exits[:, 0], printed["trecx"]["early_accuracy"]),
+        ("T-RecX final exit", "%", exits[:, 1], printed["trecx"]["final_accuracy"]),
     ]
-    for drop in (1, 2, 3):
-        at = mean.loc[drop]
-        rows.append(
-            (
-                f"cost at -{drop} point{'s' * (drop > 1)}",
-                "MFLOPs",
-                at.cost / 1e6,
-                printed["trecx"]["mflops_at_drop"][drop],
-            )
-        )
-    frame = pd.DataFrame(rows, columns=["quantity", "unit", "this run", "paper"])
+    for drop, cost in printed["trecx"]["mflops_at_drop"].items():
+        name = f"cost at -{drop} point{'s' * (drop > 1)}"
+        found.append((name, "MFLOPs", rows.loc[rows["drop"] == drop, "cost"].to_numpy() / 1e6, cost))
+    table = []
+    for quantity, unit, values, theirs in found:
+        mean, low, high = mean_interval(values)
+        row = {"quantity": quantity, "unit": unit, "this run": mean}
+        row |= {"low": low, "high": high} if len(ours) > 1 else {}
+        row |= {"authors' weights": authors.get(quantity)} if authors is not None else {}
+        table.append(row | {"paper": theirs})
+    frame = pd.DataFrame(table)
     frame["this run"] = frame["this run"].astype(float)
     if base[0].manifest["data"]["stand_in"]:
         counts = ("baseline cost", "baseline parameters", "T-RecX parameters")
