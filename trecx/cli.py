@@ -68,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("path", metavar="PATH", help="a clone of https://github.com/nikhilghanathe/t-recx")
     command.add_argument("--publish", action="store_true", help="put the records, without weights, into the book")
 
+    command = add("results", "a table of published results, as the book shows it")
+    command.add_argument("results", metavar="RESULTS", help="a sweep, such as cifar10, or reference")
+    command.add_argument("table", nargs="?", default="standalone", metavar="TABLE", help="standalone by default")
+
     command = add("data", "fetch and prepare a data set; without a name, list them")
     command.add_argument("name", nargs="?", metavar="NAME", help="a data set; see the list")
     command.add_argument("--force", action="store_true", help="prepare it again")
@@ -135,11 +139,11 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx import paths, sweep
+    from trecx import sweep
     from trecx.runs import find
 
-    own = paths.SWEEPS / f"{options.spec}.yaml"
-    runs = sweep.load(own if own.is_file() else Path(options.spec))
+    path = Path(options.spec)
+    runs = sweep.load(path if path.suffix in (".yaml", ".yml") else sweep.own(options.spec))
     if options.workers is not None and options.workers < 1:
         raise TrecxError(f"workers {options.workers} is impossible: choose a whole number from 1")
     if not options.list:
@@ -215,6 +219,13 @@ def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def _results(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from trecx.results import table
+
+    # Through JSON, which has no NaN: an accuracy that was not reached is null.
+    return json.loads(table(options.results, options.table).to_json(orient="records", double_precision=6))
+
+
 def _data(options: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
     from trecx import data, paths
 
@@ -243,6 +254,8 @@ def _text(answer: Any) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " / ".join(_cell(v) for v in value)
+    if value is None or value != value:
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -257,5 +270,6 @@ _COMMANDS = {
     "evaluate": _evaluate,
     "curve": _curve,
     "reference": _reference,
+    "results": _results,
     "data": _data,
 }

@@ -13,7 +13,7 @@ from trecx.losses import W_EARLY
 from trecx.pool import fit
 from trecx.records import Record, open_record
 from trecx.runs import Run, runs_of
-from trecx.sweep import load
+from trecx.sweep import load, own
 from trecx.tasks import get_task
 from trecx.zoo import get_method
 
@@ -138,7 +138,7 @@ def published(sweep: str) -> Published:
         TrecxError: no such sweep, or none of its runs has a published record.
     """
     found = Published()
-    for run in load(paths.SWEEPS / f"{sweep}.yaml"):
+    for run in load(own(sweep)):
         folder = paths.PUBLISHED / run.data / run.name
         if not (folder / "manifest.json").is_file():
             found.missing.append(run.name)

@@ -31,6 +31,14 @@ ATTEMPTS = 4  # of one run under Ray, if its worker is killed
 Say = Callable[[str], None]
 
 
+def own(name: str) -> Path:
+    """The file of one of the project's own sweeps; TrecxError with their names otherwise."""
+    names = sorted(path.stem for path in paths.SWEEPS.glob("*.yaml"))
+    if name not in names:
+        raise TrecxError(f"unknown sweep {name!r}: choose one of {', '.join(names)}")
+    return paths.SWEEPS / f"{name}.yaml"
+
+
 def load(path: Path) -> list[Run]:
     """Read a specification; each run once, in the order of the file.
 

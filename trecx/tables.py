@@ -137,6 +137,22 @@ def point_intervals(frame: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
+def savings(frame: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
+    """Operating points (`points`) as one row a method, reference and drop: what is saved under the two protocols.
+
+    Columns: method, reference, drop, threshold, accuracy, exit rate, cost (millions), saved, low, high (percent, 95 %
+    over seeds, threshold from validation), saved, paper protocol (percent), reached (seeds, validation).
+    """
+    means = point_intervals(frame)
+    means = means[means["reference"].isin(references)]
+    keys = ["method", "reference", "drop"]
+    ours, theirs = (means[means["protocol"] == p].set_index(keys) for p in ("validation", "paper"))
+    table = readable(ours.reset_index()).drop(columns="protocol").rename(columns={"reduction": "saved"})
+    table.insert(len(table.columns) - 2, "saved, paper protocol", 100 * theirs["reduction"].to_numpy(dtype=float))
+    order = [*keys, "threshold", "accuracy", "exit rate", "cost", "saved", "low", "high", "saved, paper protocol"]
+    return table[[*order, "reached"]]
+
+
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of operating points with labels, percent and millions in place of names, fractions and units."""
     shown = frame.copy()

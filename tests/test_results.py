@@ -1,0 +1,90 @@
+"""The tables of published results: the committed records give them, and nothing is trained."""
+
+import json
+
+import numpy as np
+import pytest
+
+from trecx import cli, results
+from trecx.errors import TrecxError
+from trecx.experiments import Published, published
+from trecx.paper import paper
+from trecx.records import Record
+
+
+@pytest.fixture(scope="module")
+def cifar10() -> Published:
+    return published("cifar10")
+
+
+def test_standalone_is_the_mean_over_seeds(cifar10: Published) -> None:
+    frame = results.standalone(cifar10)
+    for name, records in cifar10.methods.items():
+        expected = np.mean([100 * r.accuracies() for r in records], axis=0)
+        label = results.get_method(name).label
+        assert frame.loc[frame["method"] == label, "accuracy"].to_numpy() == pytest.approx(expected)
+    assert frame.set_index(["method", "exit"]).loc[("T-RecX", "final"), "authors' weights"] == pytest.approx(87.40)
+
+
+def test_baseline_reaches_the_papers_accuracy_within_half_a_point(cifar10: Published) -> None:
+    printed = paper()["table_1"]["ic"]["baseline"]["accuracy"]
+    assert np.mean([100 * r.accuracies()[-1] for r in cifar10.methods["baseline"]]) > printed - 0.5
+
+
+def test_every_run_shares_recipe_and_data(cifar10: Published) -> None:
+    assert len({json.dumps(r.manifest["recipe"], sort_keys=True) for r in cifar10.records}) == 1
+    assert {r.manifest["data"]["checksum"] for r in cifar10.records} == {
+        cifar10.records[0].manifest["data"]["checksum"]
+    }
+    assert {tuple(r.manifest["data"]["sizes"].values()) for r in cifar10.records} == {(45000, 5000, 10000)}
+
+
+def test_savings_name_a_miss(cifar10: Published) -> None:
+    """A mean over seeds that did not all reach the accuracy is not given."""
+    frame = results.savings(cifar10)
+    reached = frame["reached"].map(lambda text: text.split(" of ")[0] == text.split(" of ")[1])
+    assert (frame["saved"].notna() == reached).all()
+
+
+def test_table_1_holds_the_papers_and_the_authors_figures(cifar10: Published) -> None:
+    row = results.table_1(cifar10).set_index("quantity")
+    assert row.loc["cost at -1 point", "paper"] == 20.04
+    assert row.loc["cost at -1 point", "authors' weights"] == pytest.approx(19.825, abs=5e-4)
+    assert row.loc["baseline cost", "this run"] == pytest.approx(25.271004)
+
+
+def test_groups_hold_only_their_own_runs(cifar10: Published) -> None:
+    def varied(record: Record) -> dict[str, object]:
+        run = record.manifest["run"]
+        standard = {"width": 1.0, "extra_classes": 0, "w_early": None, "taps": None}
+        return {key: run[key] for key, value in standard.items() if run[key] != value}
+
+    assert all(not varied(r) for rs in cifar10.methods.values() for r in rs)
+    assert all({*varied(r)} == {"width"} for rs in cifar10.static.values() for r in rs)
+    assert all({*varied(r)} == {"extra_classes"} for r in cifar10.extra_class)
+    assert all({*varied(r)} <= {"w_early"} for rs in cifar10.weights.values() for r in rs)
+
+
+@pytest.mark.parametrize("table", ["standalone", "points"])
+def test_tables_of_the_released_weights(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["results", "reference", table, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["task"] for row in rows} >= {"ic", "kws"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("cifar11", "standalone"), "unknown sweep 'cifar11': choose one of"),
+        (("cifar10", "standlone"), "unknown table 'standlone': choose one of runs, standalone"),
+        (("reference", "runs"), "unknown table 'runs': choose one of standalone, points"),
+    ],
+)
+def test_unknown_names_are_refused(arguments: tuple[str, str], says: str) -> None:
+    with pytest.raises(TrecxError, match=says):
+        results.table(*arguments)
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["results", "cifar10", "savings", "--json"]) == 0
+    json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))

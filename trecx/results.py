@@ -1,0 +1,197 @@
+"""The tables of the full-scale chapters, each from published records alone; `python -m trecx results` prints them."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from trecx import reference, tables
+from trecx.claims import Material, claims_table
+from trecx.compare import against_static, difference, differences
+from trecx.errors import TrecxError
+from trecx.experiments import Published, published
+from trecx.records import Record
+from trecx.zoo import get_method
+
+DROPS = (0, 1, 2, 3)  # percentage points below the reference accuracy
+
+# Which differences are asked for: the paper's claims first, then the controls.
+PAIRS = (
+    ("trecx_ev", "baseline"),
+    ("trecx_no_ev", "baseline"),
+    ("trecx_ev", "trecx_no_ev"),
+    ("trecx_ev", "trecx_no_transfer"),
+    ("trecx_no_transfer", "trecx_no_ev"),
+    ("trecx_ev", "trecx_concat"),
+    ("trecx_ev", "branchynet"),
+    ("trecx_ev", "branchynet_fair"),
+    ("trecx_ev", "sdn"),
+    ("trecx_ev", "sdn_fair"),
+    ("trecx_ev", "baseline_ee"),
+)
+
+
+def task_of(found: Published) -> str:
+    """The task that the records are of."""
+    return found.records[0].manifest["run"]["task"]
+
+
+def runs(found: Published) -> pd.DataFrame:
+    """The networks, how often each was trained, what they cost, and the minutes that a training took."""
+    rows = []
+    named = {get_method(name).label: records for name, records in found.methods.items()}
+    for name, records in {**named, **{f"Baseline, {label}": rs for label, rs in found.static.items()}}.items():
+        cost = records[0].manifest["cost"]
+        rows.append(
+            {
+                "network": name,
+                "seeds": len(records),
+                "parameters": cost["params"],
+                "MFLOPs at each exit": " / ".join(f"{c / 1e6:.2f}" for c in cost["flops"]),
+                "minutes a run": float(np.mean([r.manifest["seconds"] for r in records])) / 60,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def standalone(found: Published) -> pd.DataFrame:
+    """Test accuracy of every exit alone, beside the paper's and the authors' weights: the rows of Table 2."""
+    task = task_of(found)
+    return tables.standalone(found.methods, task, with_paper=True, authors=reference.beside(task))
+
+
+def table_1(found: Published) -> pd.DataFrame:
+    """The row of Table 1, beside the paper's and the authors' weights."""
+    task = task_of(found)
+    return tables.table_1(found.methods, task, authors=reference.table_1(task))
+
+
+def points(found: Published, unit: str = "flops") -> pd.DataFrame:
+    """Operating points of every method and seed, see `trecx.tables.points`."""
+    return tables.points(
+        found.methods, task_of(found), found.methods["baseline"], with_paper=True, drops=DROPS, unit=unit
+    )
+
+
+def savings(found: Published, unit: str = "flops") -> pd.DataFrame:
+    """What every method saves below our own baseline, the paper's baseline, and its own final exit."""
+    return tables.savings(points(found, unit), ["own baseline", "paper's baseline", "own final exit"])
+
+
+def paired(found: Published) -> pd.DataFrame:
+    """Paired differences in test accuracy."""
+    return differences(found.methods, PAIRS)
+
+
+def static(found: Published, unit: str = "flops") -> pd.DataFrame:
+    """Smaller networks without exits against T-RecX at their cost."""
+    return against_static(found.methods["trecx_ev"], found.static, unit)
+
+
+def loss_weight(found: Published) -> pd.DataFrame:
+    """Accuracy of both exits by the loss weight w: on validation, where w is chosen, and on test; first seed."""
+    rows = []
+    for w, records in sorted(found.weights.items()):
+        record = min(records, key=lambda r: r.manifest["run"]["seed"])
+        row: dict[str, float] = {"w": w}
+        for split, name in (("val", "validation"), ("test", "test")):
+            early, final = 100 * record.accuracies(split)
+            row |= {f"early, {name}": early, f"final, {name}": final}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def placement(found: Published, unit: str = "flops") -> pd.DataFrame:
+    """Early and final accuracy, and what is saved one point below the baseline, by the place of the exit."""
+    rows = []
+    task, base = task_of(found), found.methods["baseline"]
+    for method, places in found.places.items():
+        for place, records in sorted(places.items()):
+            exits = np.mean([100 * r.accuracies() for r in records], axis=0)
+            at = tables.points({method: records}, task, base, with_paper=False, drops=(1,), unit=unit)
+            at = at[(at["reference"] == "own baseline") & (at["protocol"] == "validation")]
+            rows.append(
+                {
+                    "method": get_method(method).label,
+                    "exit after": place,
+                    "cost of the early exit": records[0].manifest["cost"][unit][0] / 1e6,
+                    "early": exits[0],
+                    "final": exits[-1],
+                    "saved at -1 point": 100 * float(at["reduction"].mean(skipna=False)),
+                    "seeds": len(records),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def one_more_class(found: Published) -> pd.DataFrame:
+    """Accuracy that T-RecX loses to an additional class which no sample has (C11), in points, paired."""
+    rows = []
+    for k, place in enumerate(("early", "final")):
+        lost = difference(found.methods["trecx_ev"], found.extra_class, k)
+        rows.append({"exit": place, "accuracy lost": lost.estimate, "low": lost.low, "high": lost.high})
+        rows[-1]["seeds"] = len(found.extra_class)
+    return pd.DataFrame(rows)
+
+
+def claims(found: Published) -> pd.DataFrame:
+    """The paper's claims about this task, our verdicts, and the numbers behind them."""
+    return claims_table(Material({task_of(found): found.methods}, extra_class=found.extra_class))
+
+
+TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
+    "runs": runs,
+    "standalone": standalone,
+    "table-1": table_1,
+    "savings": savings,
+    "differences": paired,
+    "static": static,
+    "loss-weight": loss_weight,
+    "placement": placement,
+    "one-more-class": one_more_class,
+    "claims": claims,
+}
+
+
+def _released(column: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
+    frames = []
+    for record in reference.published():
+        frame = column(record)
+        for key in ("method", "task"):
+            frame.insert(0, key, record.manifest["run"][key])
+        frames.append(frame)
+    return pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
+
+
+def _released_accuracies(record: Record) -> pd.DataFrame:
+    cost = record.manifest["cost"]["flops"]
+    exits = [*map(str, range(1, len(cost))), "final"]
+    return pd.DataFrame({"exit": exits, "MFLOPs": np.array(cost) / 1e6, "accuracy": 100 * record.accuracies()})
+
+
+REFERENCE_TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    "standalone": partial(_released, _released_accuracies),
+    "points": partial(_released, reference.points),  # type: ignore[arg-type]
+}
+
+
+def table(results: str, name: str) -> pd.DataFrame:
+    """One table of a sweep's published records, or of the authors' weights (`reference`).
+
+    Raises:
+        TrecxError: unknown results or table, nothing published, or nothing in it.
+    """
+    if results == reference.GROUP:
+        if name not in REFERENCE_TABLES:
+            raise TrecxError(f"unknown table {name!r}: choose one of {', '.join(REFERENCE_TABLES)}")
+        return REFERENCE_TABLES[name]()
+    if name not in TABLES:
+        raise TrecxError(f"unknown table {name!r}: choose one of {', '.join(TABLES)}")
+    try:
+        frame = TABLES[name](found := published(results))
+    except KeyError as error:
+        raise TrecxError(f"table {name} needs records of {error}, which sweep {results} has not published") from error
+    if frame.empty:
+        raise TrecxError(f"table {name} is empty: {len(found.missing)} runs of sweep {results} are not published yet")
+    return frame
