@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from trecx.evaluate import benefit_curve
 from trecx.notebook import COLOURS, style
 from trecx.records import Record
-from trecx.tables import early_confidences
-from trecx.zoo import get_method
+from trecx.tables import cost_unit, early_confidences, label_of, method_of
 
 Group = Mapping[str, Sequence[Record]]  # label or method name -> records, one a seed
 
 _GRID = 200  # points of a mean curve
+_PLACES = (  # looks of the places of an exit, from the input on
+    {"color": "#C44E00", "linestyle": "--", "marker": "^"},
+    {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    {"color": "#00865F", "linestyle": "-.", "marker": "s"},
+)
 
 
 def _subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] | None = None, **kwargs: Any) -> Any:
@@ -53,7 +57,7 @@ def draw_curves(ax: Axes, groups: Group, unit: str = "flops") -> None:
     """
     for method, records in groups.items():
         look = style(method)
-        if not get_method(method).head:
+        if not method_of(method).head:
             cost = [record.manifest["cost"][unit][-1] / 1e6 for record in records]
             accuracy = [100 * record.accuracies()[-1] for record in records]
             look |= {"linestyle": "none", "markersize": 8, "zorder": 5}
@@ -66,7 +70,7 @@ def draw_curves(ax: Axes, groups: Group, unit: str = "flops") -> None:
                 ax.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=0.6, alpha=0.4)
         x = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), _GRID)
         ax.plot(x, np.mean([np.interp(x, *line) for line in lines], axis=0), **look)
-    ax.set(xlabel=f"mean {'MFLOPs' if unit == 'flops' else 'million MACs'} per sample", ylabel="test accuracy (%)")
+    ax.set(xlabel=f"mean {cost_unit(unit)} per sample", ylabel="test accuracy (%)")
 
 
 def curve_line(record: Record, unit: str = "flops") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -76,13 +80,23 @@ def curve_line(record: Record, unit: str = "flops") -> tuple[NDArray[np.float64]
     return curve.cost[order] / 1e6, 100 * curve.accuracy[order]
 
 
-def benefit_curves(groups: Group, *, target: float | None = None, unit: str = "flops") -> Figure:
-    """One panel of `draw_curves`, with a line at `target` percent (the accuracy one point below the baseline)."""
+def benefit_curves(
+    groups: Group,
+    *,
+    target: float | None = None,
+    unit: str = "flops",
+    static: Mapping[str, Sequence[Record]] | None = None,
+) -> Figure:
+    """One panel of `draw_curves`, with a line at `target` percent (the accuracy one point below the baseline).
+
+    `static` adds smaller networks without exits, see `static_points`.
+    """
     figure, ax = _subplots(figsize=(6.2, 4.4))
     draw_curves(ax, groups, unit)
     if target is not None:
         ax.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
     ax.legend(loc="lower right")
+    static_points(ax, static or {}, unit)
     return figure
 
 
@@ -103,16 +117,16 @@ def confidence_violins(groups: Group, low: float = 0.65, high: float = 0.9) -> F
     """Distribution of the first exit's largest softmax in [low, high), all seeds together (Fig. 5)."""
     rows = []
     for method, records in groups.items():
-        label = get_method(method).label
+        label = label_of(method)
         rows += [{"method": label, "confidence": value} for value in early_confidences(records, low, high)]
     figure, ax = _subplots()
     sns.violinplot(
         pd.DataFrame(rows, columns=["method", "confidence"]),
         x="method",
         y="confidence",
-        order=[get_method(m).label for m in groups],
+        order=[label_of(m) for m in groups],
         hue="method",
-        palette={get_method(m).label: COLOURS[m] for m in groups},
+        palette={label_of(m): COLOURS[method_of(m).name] for m in groups},
         cut=0,
         inner="quart",
         ax=ax,
@@ -123,7 +137,7 @@ def confidence_violins(groups: Group, low: float = 0.65, high: float = 0.9) -> F
 
 
 def placement(groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record]) -> Figure:
-    """Final and early accuracy by place of the exit (Fig. 2); the dashed line is the unmodified network."""
+    """Final and early accuracy by place of the exit (Fig. 2); the dashed line is the unmodified network, if given."""
     figure, ax = _subplots()
     taps = list(groups)
     for exit_index, (label, colour, marker) in enumerate(
@@ -133,11 +147,31 @@ def placement(groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record]
         ax.plot(range(len(taps)), [np.mean(v) for v in values], color=colour, marker=marker, label=label)
         for k, v in enumerate(values):
             ax.plot([k] * len(v), v, color=colour, marker=marker, linestyle="none", alpha=0.35, markersize=4)
-    mean = np.mean([100 * r.accuracies()[-1] for r in baseline])
-    ax.axhline(mean, color="#000000", linestyle="--", linewidth=1.2, label="baseline")
+    if baseline:
+        mean = np.mean([100 * r.accuracies()[-1] for r in baseline])
+        ax.axhline(mean, color="#000000", linestyle="--", linewidth=1.2, label="baseline")
     ax.set_xticks(range(len(taps)), [f"after {tap}" for tap in taps])
     ax.set(ylabel="test accuracy (%)")
     ax.legend()
+    return figure
+
+
+def placement_curves(
+    groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record] = (), unit: str = "flops"
+) -> Figure:
+    """Benefit curves by place of the exit: the mean over seeds, a thin line a seed, and the unmodified network."""
+    figure, ax = _subplots(figsize=(6.2, 4.4))
+    for (tap, records), look in zip(groups.items(), _PLACES, strict=False):
+        lines = [curve_line(record, unit) for record in records]
+        for x, y in lines if len(lines) > 1 else []:
+            ax.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=0.6, alpha=0.4)
+        x = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), _GRID)
+        mean = np.mean([np.interp(x, *line) for line in lines], axis=0)
+        ax.plot(x, mean, **look, markevery=0.12, label=f"after {tap}")
+    if baseline:
+        draw_curves(ax, {"baseline": baseline}, unit)
+    ax.set(xlabel=f"mean {cost_unit(unit)} per sample", ylabel="test accuracy (%)")
+    ax.legend(loc="lower right")
     return figure
 
 

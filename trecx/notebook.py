@@ -104,10 +104,15 @@ def _show_error(shell: Any, kind: type[BaseException], value: BaseException, tb:
 
 
 def style(method: str) -> dict[str, Any]:
-    """Keyword arguments for `ax.plot` that give a method its colour, line, marker and label everywhere."""
-    from trecx.zoo import get_method
+    """Keyword arguments for `ax.plot` that give a method its colour, line, marker and label everywhere.
 
-    return {**STYLES[method], "label": get_method(method).label}
+    A variant ('trecx_concat, w = 0.3') has its method's colour and marker, the marker hollow and the line its own.
+    """
+    from trecx.tables import label_of, method_of
+
+    name = method_of(method).name
+    variant = {} if method == name else {"linestyle": (0, (6, 1, 1, 1)), "markerfacecolor": "white"}
+    return {**STYLES[name], **variant, "label": label_of(method)}
 
 
 # --- Parameters ------------------------------------------------------------------------------------------------
