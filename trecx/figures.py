@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from trecx.evaluate import benefit_curve
+from trecx.calibrate import scaled, temperatures
+from trecx.evaluate import benefit_curve, confidence, expected_calibration_error, reliability_bins
 from trecx.notebook import COLOURS, style
 from trecx.records import Record
 from trecx.tables import cost_unit, early_confidences, label_of, method_of
@@ -196,6 +197,40 @@ def confidences(record: Record) -> Figure:
     ax.hist([right, wrong], bins, stacked=True, color=["#0072B2", "#C44E00"], label=["right", "wrong"])
     ax.set(xlabel="largest softmax at the early exit", ylabel="test samples")
     ax.legend(loc="upper left")
+    return figure
+
+
+def reliability(records: Sequence[Record], bins: int = 10) -> Figure:
+    """Reliability diagram of each exit on the test set, all seeds together: confidence against accuracy.
+
+    Bars are the recorded confidences, open circles those under the temperature fitted on validation; the dotted
+    diagonal is perfect. Grey bars below: how many samples have such a confidence.
+    """
+    exits = records[0].predictions["test_log_probs"].shape[1]
+    figure, axes = _subplots(
+        2, exits, figsize=(3.1 * exits, 4.2), height_ratios=[4, 1], sharex=True, sharey="row", squeeze=False
+    )
+    fitted = [temperatures(record) for record in records]
+    right = np.concatenate([record.trace().correct for record in records])
+    raw = [record.predictions["test_log_probs"] for record in records]
+    before = confidence(np.concatenate(raw))
+    after = confidence(np.concatenate([scaled(x, t) for x, t in zip(raw, fitted, strict=True)]))
+    for k, (ax, below) in enumerate(axes.T):
+        table = reliability_bins(before[:, k], right[:, k], bins)
+        middle, width = (table.low + table.high) / 2, 0.92 / bins
+        ax.bar(middle, 100 * table.accuracy, width, color="#0072B2", alpha=0.75, label="as trained")
+        points = reliability_bins(after[:, k], right[:, k], bins)
+        look: dict[str, Any] = {"color": "#C44E00", "marker": "o", "linestyle": "none", "markerfacecolor": "none"}
+        ax.plot(points.confidence, 100 * points.accuracy, **look, label="with temperature")
+        ax.plot([0, 1], [0, 100], color="#767676", linewidth=1, linestyle=":")
+        ece = 100 * expected_calibration_error(before[:, k], right[:, k])
+        name = "final exit" if k == exits - 1 else "early exit" if exits == 2 else f"exit {k + 1}"
+        ax.set_title(f"{name}, ECE {ece:.1f} %")
+        below.bar(middle, 100 * table["count"] / table["count"].sum(), width, color="#767676")
+        below.set(xlabel="largest softmax", xlim=(0, 1))
+    axes[0, 0].set(ylabel="accuracy (%)", ylim=(0, 100))
+    axes[1, 0].set(ylabel="samples (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
