@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from trecx.calibrate import scaled, temperatures
-from trecx.evaluate import benefit_curve, confidence, expected_calibration_error, reliability_bins
+from trecx.evaluate import benefit_curve, confidence, expected_calibration_error, reliability_bins, varied
 from trecx.notebook import COLOURS, style
 from trecx.records import Record
+from trecx.robustness import RobustnessRecord, summary
 from trecx.tables import cost_unit, early_confidences, label_of, method_of
 
 Group = Mapping[str, Sequence[Record]]  # label or method name -> records, one a seed
@@ -242,31 +243,56 @@ def examples(
     Each shows its class and the exit's confidence; one sample a class first, so that the rows are not all alike.
     """
     scores = record.trace().scores[:, 0]
+    rows = [k for order in (np.argsort(-scores), np.argsort(scores)) for k in varied(order, labels, n)]
+    return example_rows(x[rows], labels[rows], scores[rows], classes)
+
+
+def example_rows(
+    x: NDArray[np.generic], labels: NDArray[np.integer], scores: NDArray[np.floating], classes: Sequence[str]
+) -> Figure:
+    """Inputs (2n, H, W, C) with class and confidence: the first half leaves early, the second goes on."""
+    n = len(x) // 2
     figure, axes = _subplots(2, n, figsize=(1.35 * n, 3.6))
-    for row, order in zip(axes, (np.argsort(-scores), np.argsort(scores)), strict=True):
-        for ax, index in zip(row, _varied(order, labels, n), strict=True):
-            sample = x[index]
-            if sample.shape[2] == 1:
-                ax.imshow(sample[:, :, 0].T, aspect="auto", origin="lower", cmap="viridis")
-            else:
-                ax.imshow(sample)
-            ax.set_title(f"{classes[labels[index]]}\n{scores[index]:.2f}", fontsize=10)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(False)
+    for ax, sample, label, score in zip(axes.flat, x, labels, scores, strict=True):
+        if sample.shape[2] == 1:
+            ax.imshow(sample[:, :, 0].T, aspect="auto", origin="lower", cmap="viridis")
+        else:
+            ax.imshow(sample)
+        ax.set_title(f"{classes[label]}\n{score:.2f}", fontsize=10)
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
     axes[0, 0].set_ylabel("exits early")
     axes[1, 0].set_ylabel("goes on")
     return figure
 
 
-def _varied(order: NDArray[np.integer], labels: NDArray[np.integer], n: int) -> list[int]:
-    """The first `n` of `order`, taking each class once before any class twice."""
-    counts: dict[int, int] = {}
-    ranked = []
-    for rank, index in enumerate(order):
-        label = int(labels[index])
-        ranked.append((counts.get(label, 0), rank, int(index)))
-        counts[label] = counts.get(label, 0) + 1
-    return [index for _, _, index in sorted(ranked)[:n]]
+def robustness(groups: Mapping[str, Sequence[RobustnessRecord]]) -> Figure:
+    """Accuracy of networks at their thresholds (left), and who leaves early (right), under every condition.
+
+    Means over seeds, percent. The right panel and the single exits are of the first method with an early exit.
+    """
+    figure, (left, right) = _subplots(1, 2, figsize=(8.2, 5.0), sharey=True)
+    conditions: list[str] = []
+    for method, records in groups.items():
+        frame = summary(records)
+        conditions = frame["condition"].tolist()
+        look = style(method) | {"linestyle": "none", "markersize": 7}
+        left.plot(100 * frame["accuracy"], range(len(frame)), **look)
+        if method_of(method).head and not right.patches:
+            wrong, share = 100 * frame["wrong_early"], 100 * frame["exit_rate"]
+            place = np.arange(len(frame))
+            right.barh(place, share - wrong, color="#0072B2", label="leaves early, right")
+            right.barh(place, wrong, left=share - wrong, color="#C44E00", hatch="//", label="leaves early, wrong")
+            last = max(column for column in frame if column.startswith("accuracy_"))
+            left.plot(100 * frame["accuracy_1"], place, "x", color="#C44E00", label="its early exit alone")
+            left.plot(100 * frame[last], place, "+", color="#00865F", markersize=8, label="its final exit alone")
+    left.set_yticks(range(len(conditions)), conditions)
+    left.invert_yaxis()
+    left.set(xlabel="accuracy (%)", xlim=(0, 100))
+    right.set(xlabel="test clips (%)", xlim=(0, 100))
+    for ax in (left, right):
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
+    return figure
 
 
 def static_points(ax: Axes, groups: Mapping[str, Sequence[Record]], unit: str = "flops") -> None:
