@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,35 +20,12 @@ from trecx.runs import Run
 from trecx.tables import chosen_thresholds
 from trecx.tasks import KWS
 
-from .small import write_record
-
-WORDS = ("down", "yes", "stop")
-
-
-def write_wav(path: Path, samples: np.ndarray, rate: int = RATE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(np.rint(32767 * np.clip(samples, -1, 1)).astype("<i2").tobytes())
+from .small import WORDS, write_audio, write_record, write_wav
 
 
 @pytest.fixture(scope="module")
 def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tones for words, in folders as the official test archive has them, with background noise."""
-    folder = tmp_path_factory.mktemp("audio")
-    draw = np.random.default_rng(0)
-    time = np.arange(RATE) / RATE
-    for k, word in enumerate((*WORDS, "_unknown_")):
-        for number in range(4):
-            tone = 0.3 * np.sin(2 * np.pi * (300 + 400 * k + 20 * number) * time) * (np.abs(time - 0.5) < 0.2)
-            write_wav(folder / word / f"{number}.wav", tone[: RATE - 100 * number])
-    for number in range(4):
-        write_wav(folder / "_silence_" / f"{number}.wav", 0.001 * draw.normal(size=RATE))
-    for name in ("hum", "hiss"):
-        write_wav(folder / "_background_noise_" / f"{name}.wav", 0.02 * draw.normal(size=3 * RATE))
-    return folder
+    return write_audio(tmp_path_factory.mktemp("audio"))
 
 
 @pytest.fixture(scope="module")

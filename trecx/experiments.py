@@ -206,3 +206,28 @@ def provenance_of(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]
     hours = sum(record.manifest["seconds"] for record in records) / 3600
     machine = records[0].manifest["hardware"]["model"]
     return rows, f"{len(records)} trainings, {hours:.1f} hours of one processor core together ({machine})."
+
+
+def recipe_text(record: Record) -> str:
+    """A record's recipe in one line."""
+    recipe = record.manifest["recipe"]
+    optimizer = {"sgd": "SGD (Nesterov momentum 0.9)", "adam": "Adam"}[recipe["optimizer"]]
+    names = {
+        "shift_rows": "time shift by up to {:g} frames",
+        "flip": "random flip",
+        "crop": "random crop by up to {:g}",
+    }
+    augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
+    return (
+        f"{recipe['epochs']} epochs of {recipe['schedule']} {optimizer}, batch {recipe['batch']}, rate "
+        f"{recipe['rate']:g}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
+        f"{', '.join(augment) or 'no augmentation'}, {recipe['precision']}"
+    )
+
+
+def recipes(records: Sequence[Record]) -> dict[str, list[str]]:
+    """Recipe as text -> names of the runs trained with it: more than one entry means that a sweep is not of a piece."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        found.setdefault(recipe_text(record), []).append(record.name)
+    return found

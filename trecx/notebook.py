@@ -238,6 +238,23 @@ def glue(name: str, value: Any) -> None:
     store(name, value, display=False)
 
 
+def say(text: str) -> None:
+    """Put a sentence (Markdown) on the page, from anywhere in a cell."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def having(groups: Mapping[str, Any], *methods: str) -> bool:
+    """Whether every one of these methods has records; if not, the page says in one sentence which have none."""
+    from trecx.tables import label_of
+
+    missing = [label_of(method) for method in methods if not groups.get(method)]
+    if missing:
+        say(f"*Not shown yet: there is no published run of {', '.join(missing)}.*")
+    return not missing
+
+
 def show_table(
     df: pd.DataFrame,
     name: str,
