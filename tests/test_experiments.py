@@ -110,6 +110,19 @@ def test_provenance_counts_trainings_and_hours(sweep: list[Run]) -> None:
     assert note == "32 trainings, 5.3 hours of one processor core together (a processor)."
 
 
+def test_recipes_are_told_apart(sweep: list[Run]) -> None:
+    found = experiments.published("toy")
+    recipes = experiments.recipes(found.records)
+    fast, paper = recipes
+    assert fast.startswith(
+        "14 epochs of one-cycle SGD (Nesterov momentum 0.9), batch 128, rate 0.2, weight decay 0.0002"
+    )
+    assert "time shift by up to 4 frames" in fast
+    assert paper.startswith("36 epochs of stepped Adam, batch 100")
+    assert "no augmentation" in paper
+    assert recipes[paper] == ["kws-baseline-paper36-seed0"]
+
+
 def test_the_project_s_sweeps_have_distinct_runs_in_known_groups() -> None:
     runs = load(paths.SWEEPS / "speech_commands.yaml")
     assert len({run.name for run in runs}) == len(runs) == 88

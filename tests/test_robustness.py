@@ -218,6 +218,16 @@ def test_records_from_weights_to_the_page(records: dict[str, Record], audio: Pat
     with pytest.raises(TrecxError, match="other clips or noise"):
         robustness.gain(pair[:1], fewer)
 
+    gates = robustness.gates(pair, ["clean", "babble only"], [0.0, one.manifest["threshold"], 1.0])
+    assert gates["threshold"].tolist() == sorted(gates["threshold"])
+    assert (gates["leaves early"][:2] == 100).all()
+    assert (gates["leaves early"][4:] == 0).all()
+    assert gates["right among these"][4:].isna().all()
+    np.testing.assert_allclose(gates["accuracy"][4:], gates["final exit"][4:])
+    assert gates["accuracy"][0] == pytest.approx(100 * mean["accuracy_1"][0])
+    with pytest.raises(TrecxError, match="unknown condition 'rain': choose one of clean, 200 ms earlier"):
+        one.trace("rain")
+
     assert len(figures.robustness({"trecx_ev": pair, "baseline": base}).axes) == 2
     assert one.outputs["example_x"].shape == (12, 49, 10, 1)
     assert "example_x" not in by_name["baseline 0"].outputs

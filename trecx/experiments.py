@@ -205,13 +205,15 @@ def provenance_of(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]
     ]
     hours = sum(record.manifest["seconds"] for record in records) / 3600
     machine = records[0].manifest["hardware"]["model"]
-    return rows, f"{len(records)} trainings, {hours:.1f} hours of one processor core together ({machine})."
+    count = f"{len(records)} training{'s' * (len(records) > 1)}"
+    return rows, f"{count}, {hours:.1f} hours of one processor core together ({machine})."
 
 
 def recipe_text(record: Record) -> str:
     """A record's recipe in one line."""
     recipe = record.manifest["recipe"]
     optimizer = {"sgd": "SGD (Nesterov momentum 0.9)", "adam": "Adam"}[recipe["optimizer"]]
+    schedule = {"onecycle": "one-cycle", "steps": "stepped"}.get(recipe["schedule"], recipe["schedule"])
     names = {
         "shift_rows": "time shift by up to {:g} frames",
         "flip": "random flip",
@@ -219,7 +221,7 @@ def recipe_text(record: Record) -> str:
     }
     augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
     return (
-        f"{recipe['epochs']} epochs of {recipe['schedule']} {optimizer}, batch {recipe['batch']}, rate "
+        f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
         f"{recipe['rate']:g}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
         f"{', '.join(augment) or 'no augmentation'}, {recipe['precision']}"
     )

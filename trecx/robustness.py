@@ -267,6 +267,15 @@ class RobustnessRecord:
         with np.load(self.folder / "outputs.npz", allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
+    def trace(self, condition: str) -> Trace:
+        """Scores (float16, so rounded), hits and FLOPs under one condition, for routing at other thresholds."""
+        if condition not in self.manifest["conditions"]:
+            raise TrecxError(f"unknown condition {condition!r}: choose one of {', '.join(self.manifest['conditions'])}")
+        k = self.manifest["conditions"].index(condition)
+        right = self.outputs["predicted"][k] == self.outputs["labels"][k][:, None]
+        rule = get_method(self.manifest["run"]["method"]).rule
+        return Trace(self.outputs["confidence"][k, :, :-1], right, np.asarray(self.manifest["cost"], dtype=float), rule)
+
     def hits(self, exit_index: int | None = None) -> NDArray[np.bool_]:
         """Whether the answer is right (conditions, n), at one exit or at the exit taken."""
         predicted, labels = self.outputs["predicted"], self.outputs["labels"]
@@ -322,6 +331,7 @@ def evaluate(
                 "weights": file_sha256(record.weights),
             },
             **chosen,
+            "cost": record.manifest["cost"]["flops"],
             "seed": seed,
             "clips": {
                 "source": ATTRIBUTION,
@@ -454,6 +464,27 @@ def summary(records: Sequence[RobustnessRecord], clips: str = "all") -> pd.DataF
     numbers = [c for c in tables if c not in ("condition", "kind", "level", "clips")]
     keys = tables[["condition", "kind", "level"]].drop_duplicates().set_index("condition")
     return keys.join(tables.groupby("condition", sort=False)[numbers].mean()).reset_index()
+
+
+def gates(records: Sequence[RobustnessRecord], conditions: Sequence[str], thresholds: Sequence[float]) -> pd.DataFrame:
+    """Would another threshold help? A row a threshold and condition, percent, mean over seeds.
+
+    Columns: threshold, condition, leaves early, right among these (NaN where no clip of any seed leaves), accuracy, and
+    final exit (all clips through it).
+    """
+    rows = []
+    for threshold in thresholds:
+        for condition in conditions:
+            seeds = []
+            for record in records:
+                trace = record.trace(condition)
+                right, _ = trace.outcome(threshold)
+                early = trace.leave(threshold) < len(trace.cost) - 1
+                share = right[early].mean() if early.any() else np.nan
+                seeds.append([early.mean(), share, right.mean(), trace.final_accuracy])
+            frame = 100 * pd.DataFrame(seeds, columns=["leaves early", "right among these", "accuracy", "final exit"])
+            rows.append({"threshold": threshold, "condition": condition} | frame.mean().to_dict())
+    return pd.DataFrame(rows)
 
 
 def gain(ours: Sequence[RobustnessRecord], theirs: Sequence[RobustnessRecord]) -> pd.DataFrame:
