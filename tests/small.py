@@ -43,10 +43,11 @@ def write_record(run: Run, root: Path, n: int = 48, accuracy: float = 0.7) -> Re
     """A record of `run` as if it had been trained, on `n` made-up samples, each exit right with the same chance."""
     draw = np.random.default_rng(run.seed + zlib.crc32(run.name.encode()))
     cost = _cost(replace(run, seed=0, w_early=None))
-    classes = len(TASKS[run.task].classes) + run.extra_classes
+    known = len(TASKS[run.task].classes)
+    classes = known + run.extra_classes
     predictions = {}
     for split in ("val", "test"):
-        labels = np.arange(n) % 12
+        labels = np.arange(n) % known
         logits = draw.normal(size=(n, len(cost.macs), classes))
         logits[draw.random((n, len(cost.macs))) < accuracy] += (
             9 * np.eye(classes)[0]
