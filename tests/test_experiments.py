@@ -235,3 +235,13 @@ def test_place_is_reproduced_only_if_every_step_is_surely_positive(tmp_path: Pat
         finding = CLAIMS["C10"](Material({}, placement=places))
         assert finding is not None
         assert finding[0] == verdict
+
+
+def test_examples_are_the_surest_and_the_least_sure_of_a_record(sweep: list[Run]) -> None:
+    (record, _) = experiments.published("toy").methods["trecx_ev"]
+    labels, scores = record.predictions["test_labels"], record.trace().scores[:, 0]
+    figure = figures.examples(np.zeros((len(labels), 49, 10, 1)), labels, record, KWS.classes, n=3)
+    shown = [ax.get_title().split("\n") for ax in figure.axes]
+    assert shown[0] == [KWS.classes[labels[scores.argmax()]], f"{scores.max():.2f}"]
+    assert shown[3] == [KWS.classes[labels[scores.argmin()]], f"{scores.min():.2f}"]
+    assert len({name for name, _ in shown[:3]}) == 3
