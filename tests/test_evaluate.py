@@ -453,3 +453,9 @@ def test_every_claim_has_text_and_source():
     assert list(claims) == [f"C{i}" for i in range(1, 13)]
     assert all(claim["text"] and claim["source"] for claim in claims.values())
     assert paper()["table_1"]["source"] == "Table 1"
+
+
+def test_varied_takes_each_class_once_before_any_class_twice():
+    order, labels = np.array([5, 3, 1, 0, 2, 4]), np.array([0, 1, 0, 0, 2, 0])
+    assert ev.varied(order, labels, 4) == [5, 1, 4, 3]  # classes 0, 1, 2, then 0 again
+    assert ev.varied(order, labels, 2) == [5, 1]

@@ -335,6 +335,16 @@ def test_glue_stores_plain_numbers_and_prints_without_the_book(
     assert capsys.readouterr().out == "b = 3\n"
 
 
+def test_what_is_missing_is_said_once_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(nb, "say", said.append)
+    groups = {"baseline": ["a record"], "trecx_ev": []}
+    assert nb.having(groups, "baseline")
+    assert not said
+    assert not nb.having(groups, "baseline", "trecx_ev", "trecx_concat, w = 0.3")
+    assert said == ["*Not shown yet: there is no published run of T-RecX, EE-fmaps concat, w = 0.3.*"]
+
+
 def test_every_method_has_its_own_look() -> None:
     from trecx.zoo import METHODS
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trecx.augment import affine, crop, flip, shift_rows
+from trecx.augment import AUGMENTATIONS, affine, crop, flip, shift_rows
 from trecx.errors import TrecxError
 from trecx.losses import early_weights, exit_losses, joint_loss
 from trecx.recipes import RECIPES, Recipe, get_recipe, learning_rate
@@ -163,6 +163,45 @@ def test_affine_shift_is_a_share_of_the_side() -> None:
     moved = (affine(ramp, draws(), 0, 0.1, 0) - ramp)[:, 0, 50, 50]
     assert moved.abs().max() == pytest.approx(10, abs=0.5)
     assert moved.mean().abs() < 1
+
+
+@pytest.mark.parametrize(("name", "axis", "most"), [("mask_rows", 2, 12), ("mask_columns", 3, 3)])
+def test_masks_blank_out_neighbours_with_the_sample_s_own_mean(name: str, axis: int, most: int) -> None:
+    x = torch.randn(400, 1, 49, 10, generator=torch.Generator().manual_seed(1)) + torch.arange(400.0).view(-1, 1, 1, 1)
+    mask = AUGMENTATIONS[name]
+    out = mask(x, torch.Generator().manual_seed(0), most)
+    assert out.shape == x.shape
+    assert torch.equal(out, mask(x, torch.Generator().manual_seed(0), most))
+    assert not torch.equal(out, mask(x, torch.Generator().manual_seed(2), most))
+    changed = out != x
+    assert torch.equal(out[changed], x.mean((1, 2, 3), keepdim=True).expand_as(x)[changed])
+    lines = changed.movedim(axis, 1).flatten(2)  # (N, rows or columns, the rest)
+    hit = lines.any(2)
+    assert torch.equal(hit, lines.all(2))  # whole rows or columns
+    length = hit.sum(1)
+    assert sorted(set(length.tolist())) == list(range(most + 1))  # from none to `most`, a draw a sample
+    assert length.float().mean().item() == pytest.approx(most / 2, rel=0.15)
+    assert (hit[:, 1:] != hit[:, :-1]).sum(1).max() <= 2  # neighbours
+    assert hit.any(0).all()  # every row or column may be hit
+
+
+def test_masks_without_a_length_change_nothing_and_are_never_longer_than_the_input() -> None:
+    x, draw = torch.randn(50, 1, 6, 4), torch.Generator().manual_seed(0)
+    for name in ("mask_rows", "mask_columns"):
+        assert torch.equal(AUGMENTATIONS[name](x, draw, 0), x)
+        assert torch.isfinite(AUGMENTATIONS[name](x, draw, 100)).all()
+
+
+def test_recipes_may_mask_but_ours_do_not() -> None:
+    recipe = replace(
+        get_recipe("fast", "kws"), augment=(("shift_rows", (4,)), ("mask_rows", (8,)), ("mask_columns", (2,)))
+    )
+    x, y = torch.randn(64, 1, 49, 10), torch.arange(64) % 12
+    batch, labels, _ = make_batch(x, y, torch.arange(64), recipe, "kws", torch.Generator().manual_seed(0))
+    assert batch.shape == x.shape
+    assert torch.equal(labels, y)
+    ours = [name for by_task in RECIPES.values() for each in by_task.values() for name, _ in each.augment]
+    assert not [name for name in ours if name.startswith("mask")]
 
 
 # ---- engine

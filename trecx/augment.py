@@ -36,6 +36,29 @@ def shift_rows(x: Tensor, generator: Generator, most: float) -> Tensor:
     return x.permute(0, 2, 3, 1)[sample, rows].permute(0, 3, 1, 2)
 
 
+def mask_rows(x: Tensor, generator: Generator, most: float) -> Tensor:
+    """Blank out up to `most` neighbouring rows (MFCC frames): time masking as in SpecAugment (Park et al. 2019).
+
+    Length and place are drawn evenly; the rows take the sample's own mean, which says nothing about the word.
+    """
+    return _mask(x, generator, most, 2)
+
+
+def mask_columns(x: Tensor, generator: Generator, most: float) -> Tensor:
+    """Blank out up to `most` neighbouring columns (cepstral coefficients): frequency masking, as `mask_rows`."""
+    return _mask(x, generator, most, 3)
+
+
+def _mask(x: Tensor, generator: Generator, most: float, axis: int) -> Tensor:
+    size = x.shape[axis]
+    length = torch.randint(0, min(int(most), size) + 1, (len(x), 1), generator=generator)
+    start = (torch.rand(len(x), 1, generator=generator) * (size - length + 1)).long()
+    place = torch.arange(size)
+    masked = ((place >= start) & (place < start + length)).to(x.device)  # (N, size)
+    masked = masked[:, None, :, None] if axis == 2 else masked[:, None, None, :]
+    return torch.where(masked, x.mean((1, 2, 3), keepdim=True), x)
+
+
 def affine(x: Tensor, generator: Generator, degrees: float, shift: float, zoom: float) -> Tensor:
     """Rotate by up to `degrees`, shift by up to the share `shift` of the side, zoom each axis by 1 -+ `zoom`.
 
@@ -61,5 +84,7 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "flip": flip,
     "crop": crop,
     "shift_rows": shift_rows,
+    "mask_rows": mask_rows,
+    "mask_columns": mask_columns,
     "affine": affine,
 }

@@ -64,6 +64,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
     command.add_argument("--points", type=int, default=21, help="thresholds from 1 to 0 (default 21; 0: every one)")
 
+    command = add("robustness", "keyword spotting with clips moved in time, in noise, and without a word")
+    command.add_argument("record", metavar="RECORD", nargs="+", help="folder or name of a run record with weights")
+    command.add_argument("--audio", required=True, help="folder of test clips: one folder a word, or the main archive")
+    command.add_argument("--noise", help="folder of background recordings; _background_noise_ in the other by default")
+    command.add_argument("--per-class", type=int, default=60, help="at most so many clips a class (default 60; 0: all)")
+    command.add_argument("--publish", action="store_true", help="put the results into the book")
+
     command = add("reference", "evaluate the authors' released weights, read from a clone of their repository")
     command.add_argument("path", metavar="PATH", help="a clone of https://github.com/nikhilghanathe/t-recx")
     command.add_argument("--publish", action="store_true", help="put the records, without weights, into the book")
@@ -205,6 +212,30 @@ def _reference(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows if options.json else [_with_points_as_columns(row) for row in rows]
 
 
+def _robustness(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from trecx.records import open_record
+    from trecx.robustness import evaluate, read_clips
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if options.per_class < 0:
+        raise TrecxError(f"per-class {options.per_class} is impossible: choose a whole number from 0")
+    records = [open_record(name) for name in options.record]
+    folder, noise = (Path(name).expanduser() if name else None for name in (options.audio, options.noise))
+    assert folder is not None
+    clips = read_clips(folder, noise, options.per_class)
+    rows = []
+    for found in evaluate(records, clips, publish=options.publish, say=say):
+        for row in found.table.to_dict("records"):
+            accuracies = [value for key, value in row.items() if key.startswith("accuracy_")]
+            numbers = ("exit_rate", "accuracy", "early_accuracy", "final_on_early", "wrong_early", "keyword")
+            percent = {key: None if row[key] != row[key] else round(100 * row[key], 2) for key in numbers}
+            about = {"record": found.folder.name, "condition": row["condition"], "clips": row["clips"], "n": row["n"]}
+            rows.append(about | {"accuracies": _percent(accuracies)} | percent)
+    return rows
+
+
 def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
     """For the text table: the costs relative to the paper's baseline, in place of the list of points."""
     shown = {key: row[key] for key in ("task", "method", "samples")}
@@ -269,6 +300,7 @@ _COMMANDS = {
     "sweep": _sweep,
     "evaluate": _evaluate,
     "curve": _curve,
+    "robustness": _robustness,
     "reference": _reference,
     "results": _results,
     "data": _data,

@@ -1,6 +1,8 @@
 """Methods against each other, from their records: paired differences, dominance, and smaller networks without exits."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,7 @@ from trecx.errors import TrecxError
 from trecx.evaluate import benefit_curve
 from trecx.records import Record
 from trecx.stats import Interval, bootstrap_difference, probability_of_improvement, sign_flip_test
-from trecx.tables import Group
-from trecx.zoo import get_method
+from trecx.tables import Group, label_of
 
 
 def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, Record]]:
@@ -55,27 +56,50 @@ def differences(groups: Group, versus: Iterable[tuple[str, str]]) -> pd.DataFram
     for first, second in versus:
         if not (groups.get(first) and groups.get(second)):
             continue
-        matched = pairs(groups[first], groups[second])
-        exits = [len(side[0].accuracies()) for side in zip(*matched, strict=True)]
-        # The first exit is compared only between networks with one early exit each: others leave elsewhere.
-        for k in [-1] if exits != [2, 2] else [0, -1]:
-            gain = difference(groups[first], groups[second], k)
-            ours, theirs = ([100 * r.accuracies()[k] for r in side] for side in zip(*matched, strict=True))
-            rows.append(
-                {
-                    "method": get_method(first).label,
-                    "minus": get_method(second).label,
-                    "exit": "final" if k else "early",
-                    "difference": gain.estimate,
-                    "low": gain.low,
-                    "high": gain.high,
-                    "seeds": len(matched),
-                    "better": probability_of_improvement(ours, theirs).estimate,
-                    "p": sign_flip_test(np.subtract(ours, theirs)),
-                    "verdict": "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart",
-                }
-            )
+        names = {"method": label_of(first), "minus": label_of(second)}
+        rows += [names | row for row in _each_exit(groups[first], groups[second])]
     return pd.DataFrame(rows)
+
+
+def place_differences(places: Mapping[str, Mapping[str, Sequence[Record]]]) -> pd.DataFrame:
+    """The later place of the exit minus the earlier one, for every two places (claim C10).
+
+    Args:
+        places: method -> tap -> records, the taps in their order from the input on.
+
+    Returns:
+        The columns of `differences`, with method, place and minus in front.
+    """
+    rows = []
+    for method, taps in places.items():
+        for earlier, later in itertools.combinations(taps, 2):
+            names = {"method": label_of(method), "exit after": later, "minus": earlier}
+            rows += [names | row for row in _each_exit(taps[later], taps[earlier])]
+    return pd.DataFrame(rows)
+
+
+def _each_exit(a: Sequence[Record], b: Sequence[Record]) -> list[dict[str, Any]]:
+    """The columns of `differences` from `exit` on, a row for each exit that both have."""
+    rows = []
+    matched = pairs(a, b)
+    exits = [len(side[0].accuracies()) for side in zip(*matched, strict=True)]
+    # The first exit is compared only between networks with one early exit each: others leave elsewhere.
+    for k in [-1] if exits != [2, 2] else [0, -1]:
+        gain = difference(a, b, k)
+        ours, theirs = ([100 * r.accuracies()[k] for r in side] for side in zip(*matched, strict=True))
+        rows.append(
+            {
+                "exit": "final" if k else "early",
+                "difference": gain.estimate,
+                "low": gain.low,
+                "high": gain.high,
+                "seeds": len(matched),
+                "better": probability_of_improvement(ours, theirs).estimate,
+                "p": sign_flip_test(np.subtract(ours, theirs)),
+                "verdict": "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart",
+            }
+        )
+    return rows
 
 
 def mean_curve(records: Sequence[Record], cost: np.ndarray, unit: str = "flops") -> np.ndarray:

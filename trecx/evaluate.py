@@ -418,3 +418,14 @@ def expected_calibration_error(conf: np.ndarray, correct: np.ndarray, bins: int 
     table = reliability_bins(conf, correct, bins)
     gap = (table["confidence"] - table["accuracy"]).abs()
     return float((gap * table["count"]).sum() / table["count"].sum())  # the sum skips the NaN of empty bins
+
+
+def varied(order: np.ndarray, labels: np.ndarray, n: int) -> list[int]:
+    """The first `n` of `order`, taking each class once before any class twice."""
+    counts: dict[int, int] = {}
+    ranked = []
+    for rank, index in enumerate(order):
+        label = int(labels[index])
+        ranked.append((counts.get(label, 0), rank, int(index)))
+        counts[label] = counts.get(label, 0) + 1
+    return [index for _, _, index in sorted(ranked)[:n]]

@@ -119,7 +119,8 @@ class Published:
 
     methods: method -> records, one a seed, of the runs with every setting at its default. static: label -> smaller
     networks without exits. weights: w -> `trecx_ev` under that loss weight. places: method -> tap -> records.
-    extra_class: `trecx_ev` with one more class. missing: names of runs without a record.
+    extra_class: `trecx_ev` with one more class. variants: every other combination of settings, under a name such as
+    'trecx_concat, w = 0.3'. missing: names of runs without a record.
     """
 
     methods: Group = field(default_factory=dict)
@@ -127,6 +128,7 @@ class Published:
     weights: Group = field(default_factory=dict)
     places: dict[str, Group] = field(default_factory=dict)
     extra_class: list[Record] = field(default_factory=list)
+    variants: Group = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
 
@@ -138,31 +140,96 @@ def published(sweep: str) -> Published:
         TrecxError: no such sweep, or none of its runs has a published record.
     """
     found = Published()
-    for run in load(own(sweep)):
+    runs = load(own(sweep))
+    for run in runs:
         folder = paths.PUBLISHED / run.data / run.name
         if not (folder / "manifest.json").is_file():
             found.missing.append(run.name)
             continue
         record = open_record(folder)
         found.records.append(record)
+        _group(found, run, run.recipe != runs[0].recipe).append(record)
         tap = get_method(run.method).taps[run.task]
-        if run.width != 1:
-            varied = found.static.setdefault(f"width {run.width:g}", [])
-        elif run.w_early is not None:
-            varied = found.weights.setdefault(run.w_early, [])
-        elif run.taps is not None:
-            varied = found.places.setdefault(run.method, {}).setdefault("-".join(run.taps), [])
-        elif run.extra_classes:
-            varied = found.extra_class
-        else:
-            varied = found.methods.setdefault(run.method, [])
+        if not _settings(run) and run.recipe == runs[0].recipe:
             if len(tap) == 1:  # these runs are also one place and, for T-RecX, one loss weight
                 found.places.setdefault(run.method, {}).setdefault(tap[0], []).append(record)
             if run.method == "trecx_ev":
                 found.weights.setdefault(W_EARLY[run.task], []).append(record)
-        varied.append(record)
+    for taps in found.places.values():
+        ordered = {tap: taps[tap] for tap in sorted(taps, key=lambda tap: (len(tap), tap))}  # layer4 before layer10
+        taps.clear()
+        taps.update(ordered)
     if not found.records:
         raise TrecxError(
             f"no run of sweep {sweep!r} has a published record: run `python -m trecx sweep {sweep} --publish`"
         )
+    return found
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """The settings of a run that are not at their defaults, as text."""
+    given = {
+        "width": f"width {run.width:g}" if run.width != 1 else "",
+        "w_early": f"w = {run.w_early:g}" if run.w_early is not None else "",
+        "taps": f"after {'-'.join(run.taps)}" if run.taps is not None else "",
+        "extra_classes": f"{run.extra_classes} more class{'es' * (run.extra_classes > 1)}" if run.extra_classes else "",
+        "epochs": f"{run.epochs} epochs" if run.epochs is not None else "",
+    }
+    return {name: text for name, text in given.items() if text}
+
+
+def _group(found: Published, run: Run, other_recipe: bool) -> list[Record]:
+    """The list in `found` that a run's record belongs to; only a single setting of the right method is a known one."""
+    settings = _settings(run)
+    if not other_recipe:
+        if not settings:
+            return found.methods.setdefault(run.method, [])
+        if [*settings] == ["taps"]:
+            return found.places.setdefault(run.method, {}).setdefault("-".join(run.taps or ()), [])
+        if (run.method, *settings) == ("baseline", "width"):
+            return found.static.setdefault(settings["width"], [])
+        if (run.method, *settings) == ("trecx_ev", "w_early"):
+            return found.weights.setdefault(run.w_early, [])
+        if (run.method, *settings) == ("trecx_ev", "extra_classes"):
+            return found.extra_class
+    name = ", ".join([run.method, *settings.values(), *([f"recipe {run.recipe}"] if other_recipe else [])])
+    return found.variants.setdefault(name, [])
+
+
+def provenance_of(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
+    """What `trecx.notebook.provenance` says of published records: its rows, and a note on what the trainings took."""
+    rows = [
+        {"profile": "full", "data": r.manifest["data"]["name"], "sha256": r.manifest["data"]["checksum"]}
+        | {"seed": r.manifest["run"]["seed"]}
+        for r in records
+    ]
+    hours = sum(record.manifest["seconds"] for record in records) / 3600
+    machine = records[0].manifest["hardware"]["model"]
+    count = f"{len(records)} training{'s' * (len(records) > 1)}"
+    return rows, f"{count}, {hours:.1f} hours of one processor core together ({machine})."
+
+
+def recipe_text(record: Record) -> str:
+    """A record's recipe in one line."""
+    recipe = record.manifest["recipe"]
+    optimizer = {"sgd": "SGD (Nesterov momentum 0.9)", "adam": "Adam"}[recipe["optimizer"]]
+    schedule = {"onecycle": "one-cycle", "steps": "stepped"}.get(recipe["schedule"], recipe["schedule"])
+    names = {
+        "shift_rows": "time shift by up to {:g} frames",
+        "flip": "random flip",
+        "crop": "random crop by up to {:g}",
+    }
+    augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
+    return (
+        f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
+        f"{recipe['rate']:g}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
+        f"{', '.join(augment) or 'no augmentation'}, {recipe['precision']}"
+    )
+
+
+def recipes(records: Sequence[Record]) -> dict[str, list[str]]:
+    """Recipe as text -> names of the runs trained with it: more than one entry means that a sweep is not of a piece."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        found.setdefault(recipe_text(record), []).append(record.name)
     return found

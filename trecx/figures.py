@@ -10,15 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from trecx.evaluate import benefit_curve
+from trecx.calibrate import scaled, temperatures
+from trecx.evaluate import benefit_curve, confidence, expected_calibration_error, reliability_bins, varied
 from trecx.notebook import COLOURS, style
 from trecx.records import Record
-from trecx.tables import early_confidences
-from trecx.zoo import get_method
+from trecx.robustness import RobustnessRecord, summary
+from trecx.tables import cost_unit, early_confidences, label_of, method_of
 
 Group = Mapping[str, Sequence[Record]]  # label or method name -> records, one a seed
 
 _GRID = 200  # points of a mean curve
+_PLACES = (  # looks of the places of an exit, from the input on
+    {"color": "#C44E00", "linestyle": "--", "marker": "^"},
+    {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    {"color": "#00865F", "linestyle": "-.", "marker": "s"},
+)
 
 
 def _subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] | None = None, **kwargs: Any) -> Any:
@@ -53,7 +59,7 @@ def draw_curves(ax: Axes, groups: Group, unit: str = "flops") -> None:
     """
     for method, records in groups.items():
         look = style(method)
-        if not get_method(method).head:
+        if not method_of(method).head:
             cost = [record.manifest["cost"][unit][-1] / 1e6 for record in records]
             accuracy = [100 * record.accuracies()[-1] for record in records]
             look |= {"linestyle": "none", "markersize": 8, "zorder": 5}
@@ -66,7 +72,7 @@ def draw_curves(ax: Axes, groups: Group, unit: str = "flops") -> None:
                 ax.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=0.6, alpha=0.4)
         x = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), _GRID)
         ax.plot(x, np.mean([np.interp(x, *line) for line in lines], axis=0), **look)
-    ax.set(xlabel=f"mean {'MFLOPs' if unit == 'flops' else 'million MACs'} per sample", ylabel="test accuracy (%)")
+    ax.set(xlabel=f"mean {cost_unit(unit)} per sample", ylabel="test accuracy (%)")
 
 
 def curve_line(record: Record, unit: str = "flops") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -76,13 +82,23 @@ def curve_line(record: Record, unit: str = "flops") -> tuple[NDArray[np.float64]
     return curve.cost[order] / 1e6, 100 * curve.accuracy[order]
 
 
-def benefit_curves(groups: Group, *, target: float | None = None, unit: str = "flops") -> Figure:
-    """One panel of `draw_curves`, with a line at `target` percent (the accuracy one point below the baseline)."""
+def benefit_curves(
+    groups: Group,
+    *,
+    target: float | None = None,
+    unit: str = "flops",
+    static: Mapping[str, Sequence[Record]] | None = None,
+) -> Figure:
+    """One panel of `draw_curves`, with a line at `target` percent (the accuracy one point below the baseline).
+
+    `static` adds smaller networks without exits, see `static_points`.
+    """
     figure, ax = _subplots(figsize=(6.2, 4.4))
     draw_curves(ax, groups, unit)
     if target is not None:
         ax.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
     ax.legend(loc="lower right")
+    static_points(ax, static or {}, unit)
     return figure
 
 
@@ -103,16 +119,16 @@ def confidence_violins(groups: Group, low: float = 0.65, high: float = 0.9) -> F
     """Distribution of the first exit's largest softmax in [low, high), all seeds together (Fig. 5)."""
     rows = []
     for method, records in groups.items():
-        label = get_method(method).label
+        label = label_of(method)
         rows += [{"method": label, "confidence": value} for value in early_confidences(records, low, high)]
     figure, ax = _subplots()
     sns.violinplot(
         pd.DataFrame(rows, columns=["method", "confidence"]),
         x="method",
         y="confidence",
-        order=[get_method(m).label for m in groups],
+        order=[label_of(m) for m in groups],
         hue="method",
-        palette={get_method(m).label: COLOURS[m] for m in groups},
+        palette={label_of(m): COLOURS[method_of(m).name] for m in groups},
         cut=0,
         inner="quart",
         ax=ax,
@@ -123,7 +139,7 @@ def confidence_violins(groups: Group, low: float = 0.65, high: float = 0.9) -> F
 
 
 def placement(groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record]) -> Figure:
-    """Final and early accuracy by place of the exit (Fig. 2); the dashed line is the unmodified network."""
+    """Final and early accuracy by place of the exit (Fig. 2); the dashed line is the unmodified network, if given."""
     figure, ax = _subplots()
     taps = list(groups)
     for exit_index, (label, colour, marker) in enumerate(
@@ -133,11 +149,31 @@ def placement(groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record]
         ax.plot(range(len(taps)), [np.mean(v) for v in values], color=colour, marker=marker, label=label)
         for k, v in enumerate(values):
             ax.plot([k] * len(v), v, color=colour, marker=marker, linestyle="none", alpha=0.35, markersize=4)
-    mean = np.mean([100 * r.accuracies()[-1] for r in baseline])
-    ax.axhline(mean, color="#000000", linestyle="--", linewidth=1.2, label="baseline")
+    if baseline:
+        mean = np.mean([100 * r.accuracies()[-1] for r in baseline])
+        ax.axhline(mean, color="#000000", linestyle="--", linewidth=1.2, label="baseline")
     ax.set_xticks(range(len(taps)), [f"after {tap}" for tap in taps])
     ax.set(ylabel="test accuracy (%)")
     ax.legend()
+    return figure
+
+
+def placement_curves(
+    groups: Mapping[str, Sequence[Record]], baseline: Sequence[Record] = (), unit: str = "flops"
+) -> Figure:
+    """Benefit curves by place of the exit: the mean over seeds, a thin line a seed, and the unmodified network."""
+    figure, ax = _subplots(figsize=(6.2, 4.4))
+    for (tap, records), look in zip(groups.items(), _PLACES, strict=False):
+        lines = [curve_line(record, unit) for record in records]
+        for x, y in lines if len(lines) > 1 else []:
+            ax.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=0.6, alpha=0.4)
+        x = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), _GRID)
+        mean = np.mean([np.interp(x, *line) for line in lines], axis=0)
+        ax.plot(x, mean, **look, markevery=0.12, label=f"after {tap}")
+    if baseline:
+        draw_curves(ax, {"baseline": baseline}, unit)
+    ax.set(xlabel=f"mean {cost_unit(unit)} per sample", ylabel="test accuracy (%)")
+    ax.legend(loc="lower right")
     return figure
 
 
@@ -165,6 +201,40 @@ def confidences(record: Record) -> Figure:
     return figure
 
 
+def reliability(records: Sequence[Record], bins: int = 10) -> Figure:
+    """Reliability diagram of each exit on the test set, all seeds together: confidence against accuracy.
+
+    Bars are the recorded confidences, open circles those under the temperature fitted on validation; the dotted
+    diagonal is perfect. Grey bars below: how many samples have such a confidence.
+    """
+    exits = records[0].predictions["test_log_probs"].shape[1]
+    figure, axes = _subplots(
+        2, exits, figsize=(3.1 * exits, 4.2), height_ratios=[4, 1], sharex=True, sharey="row", squeeze=False
+    )
+    fitted = [temperatures(record) for record in records]
+    right = np.concatenate([record.trace().correct for record in records])
+    raw = [record.predictions["test_log_probs"] for record in records]
+    before = confidence(np.concatenate(raw))
+    after = confidence(np.concatenate([scaled(x, t) for x, t in zip(raw, fitted, strict=True)]))
+    for k, (ax, below) in enumerate(axes.T):
+        table = reliability_bins(before[:, k], right[:, k], bins)
+        middle, width = (table.low + table.high) / 2, 0.92 / bins
+        ax.bar(middle, 100 * table.accuracy, width, color="#0072B2", alpha=0.75, label="as trained")
+        points = reliability_bins(after[:, k], right[:, k], bins)
+        look: dict[str, Any] = {"color": "#C44E00", "marker": "o", "linestyle": "none", "markerfacecolor": "none"}
+        ax.plot(points.confidence, 100 * points.accuracy, **look, label="with temperature")
+        ax.plot([0, 1], [0, 100], color="#767676", linewidth=1, linestyle=":")
+        ece = 100 * expected_calibration_error(before[:, k], right[:, k])
+        name = "final exit" if k == exits - 1 else "early exit" if exits == 2 else f"exit {k + 1}"
+        ax.set_title(f"{name}, ECE {ece:.1f} %")
+        below.bar(middle, 100 * table["count"] / table["count"].sum(), width, color="#767676")
+        below.set(xlabel="largest softmax", xlim=(0, 1))
+    axes[0, 0].set(ylabel="accuracy (%)", ylim=(0, 100))
+    axes[1, 0].set(ylabel="samples (%)")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
 def examples(
     x: NDArray[np.generic], labels: NDArray[np.integer], record: Record, classes: Sequence[str], n: int = 6
 ) -> Figure:
@@ -173,31 +243,56 @@ def examples(
     Each shows its class and the exit's confidence; one sample a class first, so that the rows are not all alike.
     """
     scores = record.trace().scores[:, 0]
+    rows = [k for order in (np.argsort(-scores), np.argsort(scores)) for k in varied(order, labels, n)]
+    return example_rows(x[rows], labels[rows], scores[rows], classes)
+
+
+def example_rows(
+    x: NDArray[np.generic], labels: NDArray[np.integer], scores: NDArray[np.floating], classes: Sequence[str]
+) -> Figure:
+    """Inputs (2n, H, W, C) with class and confidence: the first half leaves early, the second goes on."""
+    n = len(x) // 2
     figure, axes = _subplots(2, n, figsize=(1.35 * n, 3.6))
-    for row, order in zip(axes, (np.argsort(-scores), np.argsort(scores)), strict=True):
-        for ax, index in zip(row, _varied(order, labels, n), strict=True):
-            sample = x[index]
-            if sample.shape[2] == 1:
-                ax.imshow(sample[:, :, 0].T, aspect="auto", origin="lower", cmap="viridis")
-            else:
-                ax.imshow(sample)
-            ax.set_title(f"{classes[labels[index]]}\n{scores[index]:.2f}", fontsize=10)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(False)
+    for ax, sample, label, score in zip(axes.flat, x, labels, scores, strict=True):
+        if sample.shape[2] == 1:
+            ax.imshow(sample[:, :, 0].T, aspect="auto", origin="lower", cmap="viridis")
+        else:
+            ax.imshow(sample)
+        ax.set_title(f"{classes[label]}\n{score:.2f}", fontsize=10)
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
     axes[0, 0].set_ylabel("exits early")
     axes[1, 0].set_ylabel("goes on")
     return figure
 
 
-def _varied(order: NDArray[np.integer], labels: NDArray[np.integer], n: int) -> list[int]:
-    """The first `n` of `order`, taking each class once before any class twice."""
-    counts: dict[int, int] = {}
-    ranked = []
-    for rank, index in enumerate(order):
-        label = int(labels[index])
-        ranked.append((counts.get(label, 0), rank, int(index)))
-        counts[label] = counts.get(label, 0) + 1
-    return [index for _, _, index in sorted(ranked)[:n]]
+def robustness(groups: Mapping[str, Sequence[RobustnessRecord]]) -> Figure:
+    """Accuracy of networks at their thresholds (left), and who leaves early (right), under every condition.
+
+    Means over seeds, percent. The right panel and the single exits are of the first method with an early exit.
+    """
+    figure, (left, right) = _subplots(1, 2, figsize=(8.2, 5.0), sharey=True)
+    conditions: list[str] = []
+    for method, records in groups.items():
+        frame = summary(records)
+        conditions = frame["condition"].tolist()
+        look = style(method) | {"linestyle": "none", "markersize": 7}
+        left.plot(100 * frame["accuracy"], range(len(frame)), **look)
+        if method_of(method).head and not right.patches:
+            wrong, share = 100 * frame["wrong_early"], 100 * frame["exit_rate"]
+            place = np.arange(len(frame))
+            right.barh(place, share - wrong, color="#0072B2", label="leaves early, right")
+            right.barh(place, wrong, left=share - wrong, color="#C44E00", hatch="//", label="leaves early, wrong")
+            last = max(column for column in frame if column.startswith("accuracy_"))
+            left.plot(100 * frame["accuracy_1"], place, "x", color="#C44E00", label="its early exit alone")
+            left.plot(100 * frame[last], place, "+", color="#00865F", markersize=8, label="its final exit alone")
+    left.set_yticks(range(len(conditions)), conditions)
+    left.invert_yaxis()
+    left.set(xlabel="accuracy (%)", xlim=(0, 100))
+    right.set(xlabel="test clips (%)", xlim=(0, 100))
+    for ax in (left, right):
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
+    return figure
 
 
 def static_points(ax: Axes, groups: Mapping[str, Sequence[Record]], unit: str = "flops") -> None:

@@ -104,10 +104,15 @@ def _show_error(shell: Any, kind: type[BaseException], value: BaseException, tb:
 
 
 def style(method: str) -> dict[str, Any]:
-    """Keyword arguments for `ax.plot` that give a method its colour, line, marker and label everywhere."""
-    from trecx.zoo import get_method
+    """Keyword arguments for `ax.plot` that give a method its colour, line, marker and label everywhere.
 
-    return {**STYLES[method], "label": get_method(method).label}
+    A variant ('trecx_concat, w = 0.3') has its method's colour and marker, the marker hollow and the line its own.
+    """
+    from trecx.tables import label_of, method_of
+
+    name = method_of(method).name
+    variant = {} if method == name else {"linestyle": (0, (6, 1, 1, 1)), "markerfacecolor": "white"}
+    return {**STYLES[name], **variant, "label": label_of(method)}
 
 
 # --- Parameters ------------------------------------------------------------------------------------------------
@@ -231,6 +236,23 @@ def glue(name: str, value: Any) -> None:
         print(f"{name} = {value}")
         return
     store(name, value, display=False)
+
+
+def say(text: str) -> None:
+    """Put a sentence (Markdown) on the page, from anywhere in a cell."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def having(groups: Mapping[str, Any], *methods: str) -> bool:
+    """Whether every one of these methods has records; if not, the page says in one sentence which have none."""
+    from trecx.tables import label_of
+
+    missing = [label_of(method) for method in methods if not groups.get(method)]
+    if missing:
+        say(f"*Not shown yet: there is no published run of {', '.join(missing)}.*")
+    return not missing
 
 
 def show_table(

@@ -12,7 +12,6 @@ from trecx.compare import against_static, difference, differences
 from trecx.errors import TrecxError
 from trecx.experiments import Published, published
 from trecx.records import Record
-from trecx.zoo import get_method
 
 DROPS = (0, 1, 2, 3)  # percentage points below the reference accuracy
 
@@ -39,20 +38,7 @@ def task_of(found: Published) -> str:
 
 def runs(found: Published) -> pd.DataFrame:
     """The networks, how often each was trained, what they cost, and the minutes that a training took."""
-    rows = []
-    named = {get_method(name).label: records for name, records in found.methods.items()}
-    for name, records in {**named, **{f"Baseline, {label}": rs for label, rs in found.static.items()}}.items():
-        cost = records[0].manifest["cost"]
-        rows.append(
-            {
-                "network": name,
-                "seeds": len(records),
-                "parameters": cost["params"],
-                "MFLOPs at each exit": " / ".join(f"{c / 1e6:.2f}" for c in cost["flops"]),
-                "minutes a run": float(np.mean([r.manifest["seconds"] for r in records])) / 60,
-            }
-        )
-    return pd.DataFrame(rows)
+    return tables.trainings(found.methods, found.static)
 
 
 def standalone(found: Published) -> pd.DataFrame:
@@ -90,39 +76,16 @@ def static(found: Published, unit: str = "flops") -> pd.DataFrame:
 
 
 def loss_weight(found: Published) -> pd.DataFrame:
-    """Accuracy of both exits by the loss weight w: on validation, where w is chosen, and on test; first seed."""
-    rows = []
-    for w, records in sorted(found.weights.items()):
-        record = min(records, key=lambda r: r.manifest["run"]["seed"])
-        row: dict[str, float] = {"w": w}
-        for split, name in (("val", "validation"), ("test", "test")):
-            early, final = 100 * record.accuracies(split)
-            row |= {f"early, {name}": early, f"final, {name}": final}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    """Accuracy of both exits by the loss weight w: on validation, where w is chosen, and on test; one seed."""
+    return tables.loss_weights(found.weights)
 
 
 def placement(found: Published, unit: str = "flops") -> pd.DataFrame:
-    """Early and final accuracy, and what is saved one point below the baseline, by the place of the exit."""
-    rows = []
-    task, base = task_of(found), found.methods["baseline"]
-    for method, places in found.places.items():
-        for place, records in sorted(places.items()):
-            exits = np.mean([100 * r.accuracies() for r in records], axis=0)
-            at = tables.points({method: records}, task, base, with_paper=False, drops=(1,), unit=unit)
-            at = at[(at["reference"] == "own baseline") & (at["protocol"] == "validation")]
-            rows.append(
-                {
-                    "method": get_method(method).label,
-                    "exit after": place,
-                    "cost of the early exit": records[0].manifest["cost"][unit][0] / 1e6,
-                    "early": exits[0],
-                    "final": exits[-1],
-                    "saved at -1 point": 100 * float(at["reduction"].mean(skipna=False)),
-                    "seeds": len(records),
-                }
-            )
-    return pd.DataFrame(rows)
+    """Early and final accuracy by the place of the exit, and what is saved one point below our own baseline."""
+    frame = tables.places(found.places, unit)
+    at = tables.place_points(found.places, task_of(found), found.methods["baseline"])
+    frame.insert(len(frame.columns) - 1, "saved at -1 point", 100 * at["reduction"].to_numpy(dtype=float))
+    return frame
 
 
 def one_more_class(found: Published) -> pd.DataFrame:

@@ -7,15 +7,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from trecx.evaluate import operating_points
+from trecx.evaluate import chosen_point, operating_points
 from trecx.paper import paper
 from trecx.records import Record
 from trecx.stats import mean_interval
-from trecx.zoo import get_method
+from trecx.zoo import Method, get_method
 
-Group = Mapping[str, Sequence[Record]]  # method name -> records, one a seed
+# Method name, or a variant's such as 'trecx_concat, w = 0.3' -> records, one a seed.
+Group = Mapping[str, Sequence[Record]]
 
 PAPER_NAMES = {"trecx_ev": "trecx", "branchynet": "branchynet", "sdn": "sdn"}  # methods that Table 2 lists
+
+
+def method_of(name: str) -> Method:
+    """The method of a group: what stands before the comma of a variant's name."""
+    return get_method(name.partition(",")[0])
+
+
+def label_of(name: str) -> str:
+    """What a group is called in tables and figures: 'EE-fmaps concat, w = 0.3' for 'trecx_concat, w = 0.3'."""
+    _, comma, variant = name.partition(",")
+    return method_of(name).label + comma + variant
 
 
 def interval(values: Sequence[float], samples: int) -> tuple[float, float, float]:
@@ -50,7 +62,7 @@ def standalone(
             mean, low, high = interval(accuracies[:, k].tolist(), samples)
             rows.append(
                 {
-                    "method": get_method(method).label,
+                    "method": label_of(method),
                     "exit": "final" if k == accuracies.shape[1] - 1 else str(k + 1),
                     "parameters": cost["params"],
                     "cost": cost["flops"][k] / 1e6,
@@ -98,7 +110,7 @@ def points(
     frames = []
     base = baseline[0].manifest["cost"][unit][-1]
     for method, records in groups.items():
-        if not get_method(method).head:
+        if not method_of(method).head:
             continue
         for record in records:
             frame = operating_points(
@@ -156,12 +168,125 @@ def savings(frame: pd.DataFrame, references: Sequence[str]) -> pd.DataFrame:
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """A table of operating points with labels, percent and millions in place of names, fractions and units."""
     shown = frame.copy()
-    shown["method"] = [get_method(name).label for name in shown["method"]]
+    shown["method"] = [label_of(name) for name in shown["method"]]
     for column in ("accuracy", "reduction", "low", "high", "exit_rate", "target"):
         if column in shown:
             shown[column] = 100 * shown[column].astype(float)
     shown["cost"] = shown["cost"].astype(float) / 1e6
     return shown.rename(columns={"exit_rate": "exit rate"})
+
+
+def point_look(unit: str = "flops") -> dict[str, dict[str, str]]:
+    """`units` and `formats` of `trecx.notebook.show_table` for operating points under their readable names."""
+    percent = ("accuracy", "reduction", "low", "high", "exit rate")
+    return {
+        "units": {"drop": "points", "cost": cost_unit(unit)} | dict.fromkeys(percent, "%"),
+        "formats": {"threshold": ".3f", "accuracy": ".2f", "cost": ".3f"} | dict.fromkeys(percent[1:], ".1f"),
+    }
+
+
+def cost_unit(unit: str) -> str:
+    """What a million of `flops` or `macs` is called."""
+    return "MFLOPs" if unit == "flops" else "million MACs"
+
+
+def savings_text(frame: pd.DataFrame, method: str = "trecx_ev", drop: float = 1) -> dict[tuple[str, str], str]:
+    """(reference, protocol) -> the cost that a method saves at `drop` points, as text, from `mean_points`."""
+    at = frame[(frame["method"] == method) & (frame["drop"] == drop)]
+    values = at.set_index(["reference", "protocol"])["reduction"].astype(float)
+    return {key: f"{100 * v:.1f} %" if np.isfinite(v) else "not reached" for key, v in values.items()}
+
+
+def trainings(groups: Group, static: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """How often each network was trained, its parameters and costs, and the minutes of a run."""
+    rows = []
+    named = {label_of(name): records for name, records in groups.items()}
+    for network, records in (named | {f"Baseline, {name}": found for name, found in static.items()}).items():
+        cost = records[0].manifest["cost"]
+        rows.append(
+            {
+                "network": network,
+                "seeds": len(records),
+                "parameters": cost["params"],
+                "MFLOPs at each exit": " / ".join(f"{c / 1e6:.2f}" for c in cost["flops"]),
+                "minutes a run": sum(r.manifest["seconds"] for r in records) / len(records) / 60,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def loss_weights(weights: Mapping[float, Sequence[Record]], seed: int = 0) -> pd.DataFrame:
+    """Accuracies of one seed under several loss weights, percent; w is chosen on the column 'final, validation'."""
+    rows = []
+    for w, records in sorted(weights.items()):
+        for record in records:
+            if record.manifest["run"]["seed"] == seed:
+                (early, last), tested = 100 * record.accuracies("val"), 100 * record.accuracies()
+                rows.append({"w": w, "early, validation": early, "final, validation": last})
+                rows[-1] |= {"early, test": tested[0], "final, test": tested[1]}
+    return pd.DataFrame(rows)
+
+
+def places(groups: Mapping[str, Mapping[str, Sequence[Record]]], unit: str = "flops") -> pd.DataFrame:
+    """Accuracies by the place of the exit: method -> tap -> records."""
+    rows = []
+    for method, taps in groups.items():
+        for tap, records in taps.items():
+            values = [np.mean([100 * r.accuracies()[k] for r in records]) for k in (0, 1)]
+            cost = records[0].manifest["cost"][unit]
+            rows.append({"method": label_of(method), "exit after": tap, "cost of the early exit": cost[0] / 1e6})
+            rows[-1] |= {"early": values[0], "final": values[1], "seeds": len(records)}
+    return pd.DataFrame(rows)
+
+
+def place_points(
+    groups: Mapping[str, Mapping[str, Sequence[Record]]], task: str, baseline: Sequence[Record], drop: float = 1
+) -> pd.DataFrame:
+    """What each place of the exit saves `drop` points below our own baseline, threshold from validation.
+
+    Columns: method, exit after, threshold, accuracy, cost, reduction with its 95 % interval over seeds, exit rate,
+    reached; fractions and FLOPs.
+    """
+    frames = []
+    for method, taps in groups.items():
+        for tap, records in taps.items():
+            frame = points({method: records}, task, baseline, with_paper=False, drops=(drop,))
+            frame = point_intervals(frame[(frame.reference == "own baseline") & (frame.protocol == "validation")])
+            frame.insert(1, "exit after", tap)
+            frames.append(frame.drop(columns=["reference", "drop", "protocol"]))
+    return pd.concat(frames, ignore_index=True)
+
+
+def chosen_thresholds(records: Sequence[Record], baseline: Sequence[Record] = (), drop: float = 1) -> list[float]:
+    """The threshold of each record, chosen on its validation part: the cheapest that keeps the accuracy there.
+
+    `drop` points below the mean of `baseline`, or below the record's own final exit where there is none. NaN: no
+    threshold keeps it.
+    """
+    found = []
+    for record in records:
+        val = record.trace("val")
+        wanted = float(np.mean([r.accuracies("val")[-1] for r in baseline])) if baseline else val.final_accuracy
+        found.append(chosen_point(val, val, wanted - drop / 100).threshold)
+    return found
+
+
+def by_class(records: Sequence[Record], thresholds: Sequence[float], classes: Sequence[str]) -> pd.DataFrame:
+    """Percent by class, mean over seeds: accuracy of the first and the final exit, exit rate, and of both together."""
+    rows = []
+    for k, name in enumerate(classes):
+        values = []
+        for record, threshold in zip(records, thresholds, strict=True):
+            trace = record.trace()
+            trace = trace.take(np.flatnonzero(record.predictions["test_labels"] == k))
+            right, _ = trace.outcome(threshold)
+            early = (trace.leave(threshold) < len(trace.cost) - 1).mean()
+            values.append([*trace.standalone[[0, -1]], early, right.mean()])
+        mean = 100 * np.mean(values, axis=0)
+        row = {"class": name, "clips": int((records[0].predictions["test_labels"] == k).sum())}
+        columns = ("early exit", "final exit", "leaves early", "with early exit")
+        rows.append(row | dict(zip(columns, mean.tolist(), strict=True)))
+    return pd.DataFrame(rows)
 
 
 def table_1(

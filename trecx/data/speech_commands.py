@@ -59,6 +59,12 @@ def read(main: Path, test: Path) -> dict[str, NDArray]:
     return arrays
 
 
+def class_of(folder: str) -> int:
+    """Index of the class that the clips in an archive's folder have."""
+    word = "silence" if folder in (NOISE, "_silence_") else folder
+    return KWS.classes.index(word if word in KWS.classes else "unknown")
+
+
 class _Part:
     """Collects clips and turns each full batch into features, so that the audio never is in memory as a whole."""
 
@@ -68,10 +74,7 @@ class _Part:
         self._labels: list[int] = []
 
     def add(self, name: str, clip: NDArray[np.int16]) -> None:
-        word = name.partition("/")[0]
-        if word in (NOISE, "_silence_"):
-            word = "silence"
-        label = KWS.classes.index(word if word in KWS.classes else "unknown")
+        label = class_of(name.partition("/")[0])
         # As in TensorFlow Datasets, the last whole second is left out.
         starts = range(0, len(clip) - RATE, RATE // 2) if name.startswith(NOISE) else (0,)
         for start in starts:

@@ -1,0 +1,247 @@
+"""Published runs in their groups, and the tables, differences and curves that come from such groups."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trecx import compare, experiments, figures, paths, tables
+from trecx.claims import CLAIMS, CONCAT_ALIKE, VERDICTS, Material
+from trecx.errors import TrecxError
+from trecx.losses import W_EARLY
+from trecx.notebook import style
+from trecx.records import Record
+from trecx.runs import Run
+from trecx.sweep import load
+from trecx.tasks import KWS
+
+from .small import write_record
+
+SWEEP = """
+defaults: {task: kws, data: speech_commands, recipe: fast}
+runs:
+  - {seed: [0, 1], method: [baseline, trecx_ev, trecx_no_ev, trecx_no_transfer, trecx_concat, sdn]}
+  - {seed: [0, 1], method: trecx_concat, w_early: 0.3}
+  - {seed: [0, 1], method: [trecx_ev, trecx_no_ev], taps: [block1, block3]}
+  - {method: baseline, width: [0.75, 0.875]}
+  - {method: trecx_ev, w_early: [0.1, 0.8]}
+  - {method: trecx_no_ev, w_early: 0.5}
+  - {method: trecx_ev, w_early: 0.1, taps: block3}
+  - {method: trecx_ev, width: 0.5}
+  - {method: trecx_ev, extra_classes: 1}
+  - {method: sdn, taps: "block1,block3"}
+  - {method: baseline, recipe: paper}
+"""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep and a record of a few samples of each of its runs."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "toy.yaml").write_text(SWEEP)
+    for run in load(folder / "toy.yaml"):
+        write_record(run, folder / "published")
+    return folder
+
+
+@pytest.fixture
+def sweep(written: Path, monkeypatch: pytest.MonkeyPatch) -> list[Run]:
+    """The runs of the sweep, all published."""
+    monkeypatch.setattr(paths, "SWEEPS", written)
+    monkeypatch.setattr(paths, "PUBLISHED", written / "published")
+    monkeypatch.setattr(paths, "RECORDS", written / "records")
+    return load(written / "toy.yaml")
+
+
+def names(groups: Any) -> dict[Any, list[str]]:
+    return {key: [record.name for record in records] for key, records in groups.items()}
+
+
+def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run]) -> None:
+    found = experiments.published("toy")
+    assert len(found.records) == len(sweep) == 32
+    assert not found.missing
+    assert {key: len(records) for key, records in found.methods.items()} == dict.fromkeys(
+        ("baseline", "trecx_ev", "trecx_no_ev", "trecx_no_transfer", "trecx_concat", "sdn"), 2
+    )
+    assert names(found.static) == {
+        "width 0.75": ["kws-baseline-width0.75-fast14-seed0"],
+        "width 0.875": ["kws-baseline-width0.875-fast14-seed0"],
+    }
+    assert {w: len(records) for w, records in found.weights.items()} == {W_EARLY["kws"]: 2, 0.1: 1, 0.8: 1}
+    assert {m: {tap: len(r) for tap, r in taps.items()} for m, taps in found.places.items()} == {
+        "trecx_ev": {"block1": 2, "block2": 2, "block3": 2},
+        "trecx_no_ev": {"block1": 2, "block2": 2, "block3": 2},
+        "trecx_no_transfer": {"block2": 2},
+        "trecx_concat": {"block2": 2},
+        "sdn": {"block1-block3": 1},
+    }
+    assert list(found.places["trecx_ev"]) == ["block1", "block2", "block3"]  # from the input on
+    assert [record.name for record in found.extra_class] == ["kws-trecx_ev-extra1-fast14-seed0"]
+    assert names(found.variants) == {
+        "trecx_concat, w = 0.3": [f"kws-trecx_concat-w0.3-fast14-seed{seed}" for seed in (0, 1)],
+        "trecx_no_ev, w = 0.5": ["kws-trecx_no_ev-w0.5-fast14-seed0"],
+        "trecx_ev, w = 0.1, after block3": ["kws-trecx_ev-w0.1-tap-block3-fast14-seed0"],
+        "trecx_ev, width 0.5": ["kws-trecx_ev-width0.5-fast14-seed0"],
+        "baseline, recipe paper": ["kws-baseline-paper36-seed0"],
+    }
+
+
+def test_what_has_no_record_is_named_and_nothing_at_all_is_an_error(
+    sweep: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Path(sweep[0].data) / sweep[0].name
+    shutil.copytree(paths.PUBLISHED / first, tmp_path / first)
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
+    found = experiments.published("toy")
+    assert [record.name for record in found.records] == [sweep[0].name]
+    assert found.missing == [run.name for run in sweep[1:]]
+    (tmp_path / first / "manifest.json").unlink()
+    with pytest.raises(TrecxError, match="sweep toy --publish"):
+        experiments.published("toy")
+
+
+def test_provenance_counts_trainings_and_hours(sweep: list[Run]) -> None:
+    rows, note = experiments.provenance_of(experiments.published("toy").records)
+    assert len(rows) == 32
+    assert rows[0] == {"profile": "full", "data": "speech_commands", "sha256": "abc", "seed": 0}
+    assert note == "32 trainings, 5.3 hours of one processor core together (a processor)."
+
+
+def test_recipes_are_told_apart(sweep: list[Run]) -> None:
+    found = experiments.published("toy")
+    recipes = experiments.recipes(found.records)
+    fast, paper = recipes
+    assert fast.startswith(
+        "14 epochs of one-cycle SGD (Nesterov momentum 0.9), batch 128, rate 0.2, weight decay 0.0002"
+    )
+    assert "time shift by up to 4 frames" in fast
+    assert paper.startswith("36 epochs of stepped Adam, batch 100")
+    assert "no augmentation" in paper
+    assert recipes[paper] == ["kws-baseline-paper36-seed0"]
+
+
+def test_the_project_s_sweeps_have_distinct_runs_in_known_groups() -> None:
+    runs = load(paths.SWEEPS / "speech_commands.yaml")
+    assert len({run.name for run in runs}) == len(runs) == 88
+    assert {run.data for run in runs} == {"speech_commands"}
+    five = [run.method for run in runs if not experiments._settings(run) and run.seed == 4]
+    ours = ["baseline", "baseline_ee", "trecx_concat", "trecx_ev", "trecx_no_ev", "trecx_no_transfer"]
+    assert sorted(five) == sorted([*ours, "branchynet", "branchynet_fair", "sdn", "sdn_fair"])
+
+
+def test_variants_have_labels_looks_and_rows_of_their_own(sweep: list[Run]) -> None:
+    found = experiments.published("toy")
+    groups = found.methods | {CONCAT_ALIKE: found.variants[CONCAT_ALIKE]}
+    assert tables.label_of(CONCAT_ALIKE) == "EE-fmaps concat, w = 0.3"
+    assert style(CONCAT_ALIKE)["color"] == style("trecx_concat")["color"]
+    assert style(CONCAT_ALIKE) != style("trecx_concat")
+    alone = tables.standalone(groups, "kws", with_paper=True)
+    assert (alone["method"] == "EE-fmaps concat, w = 0.3").sum() == 2
+    points = tables.points(groups, "kws", groups["baseline"], with_paper=False, drops=(1,))
+    assert {"trecx_concat", CONCAT_ALIKE} < set(points["method"])
+    assert "EE-fmaps concat, w = 0.3" in set(tables.readable(tables.mean_points(points))["method"])
+    rows = compare.differences(groups, [("trecx_ev", CONCAT_ALIKE), ("trecx_ev", "branchynet")])
+    assert rows["minus"].tolist() == ["EE-fmaps concat, w = 0.3"] * 2
+    assert rows["exit"].tolist() == ["early", "final"]
+    figure = figures.benefit_curves(groups, target=50.0, static=found.static)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "EE-fmaps concat, w = 0.3" in labels
+    assert len(figure.axes[0].texts) == 2  # the two narrower networks
+    assert figures.confidence_violins({"trecx_ev": groups["trecx_ev"], CONCAT_ALIKE: groups[CONCAT_ALIKE]}).axes
+
+
+def test_tables_from_groups(sweep: list[Run]) -> None:
+    found = experiments.published("toy")
+    listed = tables.trainings(found.methods, found.static)
+    assert listed["network"].tolist()[-1] == "Baseline, width 0.875"
+    assert listed.set_index("network").loc["T-RecX", "MFLOPs at each exit"] == "3.13 / 5.65"
+    weights = tables.loss_weights(found.weights)
+    assert weights["w"].tolist() == [0.1, 0.3, 0.8]
+    record = found.weights[0.8][0]
+    assert weights.iloc[2]["final, validation"] == 100 * record.accuracies("val")[1]
+    two = {m: found.places[m] for m in ("trecx_ev", "trecx_no_ev")}
+    places = tables.places(two)
+    assert places["exit after"].tolist() == ["block1", "block2", "block3"] * 2
+    assert places["cost of the early exit"][:3].is_monotonic_increasing
+    saved = tables.place_points(two, "kws", found.methods["baseline"])
+    assert saved[["method", "exit after"]].to_numpy().tolist() == [
+        [method, f"block{k}"] for method in two for k in (1, 2, 3)
+    ]
+    assert {"reduction", "low", "high", "reached"} <= set(saved)
+    look = tables.point_look()
+    shown = tables.readable(
+        tables.point_intervals(tables.points(found.methods, "kws", found.methods["baseline"], with_paper=True))
+    )
+    assert set(look["units"]) | set(look["formats"]) <= set(shown)
+    means = tables.mean_points(tables.points(found.methods, "kws", found.methods["baseline"], with_paper=True))
+    assert tables.savings_text(means)["own baseline", "validation"].split()[-1] in ("%", "reached")
+
+
+def test_later_places_against_earlier_ones(sweep: list[Run]) -> None:
+    found = experiments.published("toy")
+    rows = compare.place_differences({"trecx_ev": found.places["trecx_ev"]})
+    finals = rows[rows["exit"] == "final"]
+    assert finals[["exit after", "minus"]].to_numpy().tolist() == [
+        ["block2", "block1"],
+        ["block3", "block1"],
+        ["block3", "block2"],
+    ]
+    taps = found.places["trecx_ev"]
+    expected = np.mean(
+        [100 * (b.accuracies()[1] - a.accuracies()[1]) for a, b in zip(taps["block1"], taps["block3"], strict=True)]
+    )
+    assert finals["difference"].iloc[1] == pytest.approx(expected)
+    assert figures.placement(taps, ()).axes
+    assert len(figures.placement_curves(taps, found.methods["baseline"]).axes[0].get_legend().get_texts()) == 4
+
+
+def test_classes_and_thresholds(sweep: list[Run]) -> None:
+    records = experiments.published("toy").methods["trecx_ev"]
+    thresholds = tables.chosen_thresholds(records)
+    assert all(0 <= t <= 1 for t in thresholds)
+    assert tables.chosen_thresholds(records, records, drop=1) != [2.0, 2.0]
+    frame = tables.by_class(records, thresholds, KWS.classes)
+    assert frame["class"].tolist() == list(KWS.classes)
+    share = frame["clips"] / frame["clips"].sum()
+    both = np.mean([r.trace().outcome(t)[0].mean() for r, t in zip(records, thresholds, strict=True)])
+    assert (share * frame["with early exit"]).sum() == pytest.approx(100 * both)
+    assert (share * frame["final exit"]).sum() == pytest.approx(100 * np.mean([r.accuracies()[1] for r in records]))
+
+
+def test_verdicts_on_transfer_and_place_use_paired_differences(sweep: list[Run]) -> None:
+    found = experiments.published("toy")
+    groups = found.methods | {CONCAT_ALIKE: found.variants[CONCAT_ALIKE]}
+    material = Material({"kws": groups}, placement=found.places["trecx_ev"])
+    verdicts = {claim: CLAIMS[claim](material) for claim in ("C2", "C3", "C4", "C5", "C6", "C7", "C10")}
+    assert all(finding is not None and finding[0] in VERDICTS for finding in verdicts.values())
+    assert "under the same loss weight" in str(verdicts["C7"])
+    assert "block2 minus block1" in str(verdicts["C10"])
+    without = Material({"kws": found.methods})
+    assert "same loss weight" not in str(CLAIMS["C7"](without))
+    assert CLAIMS["C10"](without) is None
+
+
+def test_place_is_reproduced_only_if_every_step_is_surely_positive(tmp_path: Path) -> None:
+    def place(tap: str, accuracy: float) -> list[Record]:
+        runs = [Run("kws", "trecx_ev", "speech_commands", "fast", seed, taps=(tap,)) for seed in (0, 1, 2)]
+        return [write_record(run, tmp_path, n=300, accuracy=accuracy) for run in runs]
+
+    rising = {tap: place(tap, a) for tap, a in (("block1", 0.3), ("block2", 0.6), ("block3", 0.9))}
+    falling = dict(zip(rising, [*rising.values()][::-1], strict=True))
+    for places, verdict in ((rising, "reproduced"), (falling, "not reproduced")):
+        finding = CLAIMS["C10"](Material({}, placement=places))
+        assert finding is not None
+        assert finding[0] == verdict
+
+
+def test_examples_are_the_surest_and_the_least_sure_of_a_record(sweep: list[Run]) -> None:
+    (record, _) = experiments.published("toy").methods["trecx_ev"]
+    labels, scores = record.predictions["test_labels"], record.trace().scores[:, 0]
+    figure = figures.examples(np.zeros((len(labels), 49, 10, 1)), labels, record, KWS.classes, n=3)
+    shown = [ax.get_title().split("\n") for ax in figure.axes]
+    assert shown[0] == [KWS.classes[labels[scores.argmax()]], f"{scores.max():.2f}"]
+    assert shown[3] == [KWS.classes[labels[scores.argmin()]], f"{scores.min():.2f}"]
+    assert len({name for name, _ in shown[:3]}) == 3
