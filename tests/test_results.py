@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from trecx import cli, results
+from trecx import cli, results, tables
 from trecx.errors import TrecxError
 from trecx.experiments import Published, published
 from trecx.paper import paper
@@ -21,7 +21,7 @@ def test_standalone_is_the_mean_over_seeds(cifar10: Published) -> None:
     frame = results.standalone(cifar10)
     for name, records in cifar10.methods.items():
         expected = np.mean([100 * r.accuracies() for r in records], axis=0)
-        label = results.get_method(name).label
+        label = tables.label_of(name)
         assert frame.loc[frame["method"] == label, "accuracy"].to_numpy() == pytest.approx(expected)
     assert frame.set_index(["method", "exit"]).loc[("T-RecX", "final"), "authors' weights"] == pytest.approx(87.40)
 
