@@ -1,0 +1,359 @@
+"""What the chapters at full scale have in common: the tables and figures of one sweep's published records.
+
+Every method of `Part` works with whatever is published. Where runs that it needs are missing it says so in one
+sentence, so that a chapter can be built at any time.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from trecx import figures, tables
+from trecx.claims import Material, claims_table
+from trecx.compare import against_static, difference, differences, settled
+from trecx.experiments import Published
+from trecx.notebook import glue, show_table
+from trecx.records import Record
+from trecx.runs import settings
+from trecx.zoo import get_method
+
+PAIRS = (
+    ("trecx_ev", "baseline"),
+    ("trecx_no_ev", "baseline"),
+    ("trecx_ev", "trecx_no_ev"),
+    ("trecx_ev", "trecx_no_transfer"),
+    ("trecx_no_transfer", "trecx_no_ev"),
+    ("trecx_stride_first", "trecx_no_ev"),
+    ("trecx_stride_first", "trecx_ev"),
+    ("trecx_ev", "branchynet"),
+    ("trecx_ev", "branchynet_fair"),
+    ("trecx_ev", "sdn"),
+    ("trecx_ev", "sdn_fair"),
+    ("trecx_ev", "baseline_ee"),
+)
+NOT_YET = "not published yet"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The published runs of one sweep, to be shown.
+
+    Args:
+        found: the runs; any may be missing.
+        task: of all of them.
+        name: first part of the names of tables and glued values.
+        title: what ends a caption, such as ', from scratch'.
+        unit: of costs, `flops` or `macs`.
+        authors: method -> record of released weights, to stand beside.
+        few_samples: intervals over seeds and test samples together, for a small test set; else over seeds alone.
+        with_paper: put the paper's accuracies beside ours, and use them as a reference.
+    """
+
+    found: Published
+    task: str
+    name: str
+    title: str = ""
+    unit: str = "flops"
+    authors: Mapping[str, Record] = field(default_factory=dict)
+    few_samples: bool = False
+    with_paper: bool = True
+
+    def __bool__(self) -> bool:
+        return bool(self.found.records)
+
+    @property
+    def cost_unit(self) -> str:
+        """Of cost columns."""
+        return "MFLOPs" if self.unit == "flops" else "million MACs"
+
+    def lacks(self, *methods: str) -> bool:
+        """Whether one of these methods has no published run; if so, say it on the page."""
+        missing = [get_method(m).label for m in methods if not self.found.methods.get(m)]
+        if missing:
+            self.say_missing(" and ".join(missing))
+        return bool(missing)
+
+    def say_missing(self, what: str) -> None:
+        """One sentence in place of a table."""
+        from IPython.display import Markdown, display
+
+        display(Markdown(f"The runs of this section ({what}{self.title}) are {NOT_YET}."))
+
+    def _table(self, frame: pd.DataFrame, name: str, caption: str, **options: Any) -> None:
+        show_table(frame, f"{self.name}-{name}", caption, **options)
+
+    # --- what was run ---
+
+    def recipe(self) -> str:
+        """The recipe of the first run in words."""
+        if not self:
+            return NOT_YET
+        recipe = settings(self.found.records[0])["recipe"]
+        schedule = {"onecycle": "one-cycle SGD (Nesterov momentum 0.9"}.get(
+            recipe["schedule"], "(" + recipe["schedule"]
+        )
+        names = {"flip": "flip", "crop": "random crop", "affine": "rotation, shift and zoom", "colour": "colour jitter"}
+        names |= {"resized_crop": "random resized crop", "shift_rows": "shift in time"}
+        changes = [names[name] for name, _ in recipe["augment"]]
+        changes += ["mixup"] if recipe["mixup"] else []
+        changes += [f"averaged weights (decay {recipe['ema']:g} a step)"] if recipe["ema"] else []
+        return (
+            f"{recipe['epochs']} epochs of {schedule}, batch {recipe['batch']}, peak rate {recipe['rate']:g}"
+            + (f" and {recipe['head_rate']:g} times that for early exits" if recipe["head_rate"] != 1 else "")
+            + f", weight decay {recipe['weight_decay']:g} on convolution kernels), "
+            + ", ".join(changes)
+            + f", {recipe['precision']}"
+        )
+
+    def sizes(self) -> str:
+        """Sizes of the splits in words."""
+        if not self:
+            return NOT_YET
+        sizes = self.found.records[0].manifest["data"]["sizes"]
+        return f"{sizes['train']:,} to train on, {sizes['val']:,} for validation, {sizes['test']:,} test images"
+
+    def runs(self) -> None:
+        """How often each network was trained, and what it costs."""
+        glue(f"{self.name}-recipe", self.recipe())
+        glue(f"{self.name}-sizes", self.sizes())
+        glue(f"{self.name}-missing", len(self.found.missing))
+        if not self:
+            return self.say_missing("all of them")
+        return self._table(
+            tables.trained(self.found.methods, self.found.static, self.found.frozen),
+            "runs",
+            f"The networks{self.title}, how often each was trained, and what they cost.",
+            formats={"minutes a run": ".1f"},
+        )
+
+    # --- accuracies ---
+
+    def standalone(self) -> None:
+        """Every exit alone, and glue for baseline, early and final exit (texts, in percent)."""
+        groups = self.found.methods
+        if not groups:
+            self.say_missing("all of them")
+            for key in ("baseline", "final", "early"):
+                glue(f"{self.name}-{key}", NOT_YET)
+            return
+        alone = tables.standalone(
+            groups,
+            self.task,
+            with_paper=self.with_paper,
+            authors=self.authors if self.with_paper else None,
+            few_samples=self.few_samples,
+        )
+        self._alone(alone, "standalone", f"Standalone test accuracy of every exit{self.title}")
+        at = alone.set_index(["method", alone["exit"] == "final"])["accuracy"]
+        for key, place in (("baseline", ("Baseline", True)), ("final", ("T-RecX", True)), ("early", ("T-RecX", False))):
+            glue(f"{self.name}-{key}", f"{at[place]:.2f} %" if place in at.index else NOT_YET)
+
+    def frozen(self) -> None:
+        """The same for heads trained alone."""
+        if not self.found.frozen:
+            return self.say_missing("heads trained alone")
+        alone = tables.standalone(self.found.frozen, self.task, with_paper=False, few_samples=self.few_samples)
+        return self._alone(
+            alone,
+            "frozen",
+            f"Standalone test accuracy of every exit{self.title}, heads trained alone on a frozen backbone",
+        )
+
+    def _alone(self, alone: pd.DataFrame, name: str, caption: str) -> None:
+        percent = [c for c in ("accuracy", "low", "high", "paper", "authors' weights") if c in alone]
+        over = "seeds and test samples" if self.few_samples else "seeds"
+        self._table(
+            alone,
+            name,
+            f"{caption}: mean over seeds with its 95 % interval over {over}.",
+            units={"cost": "MFLOPs"} | dict.fromkeys(percent, "%"),
+            formats={"cost": ".3f"} | dict.fromkeys(percent, ".2f"),
+        )
+
+    def settled(self) -> None:
+        """Which of the paper's differences this test set could tell apart."""
+        frame = settled(self.found.methods, self.task)
+        if frame.empty:
+            return self.say_missing("pairs with the same seed")
+        return self._table(
+            frame,
+            "settled",
+            f"The paper's differences, and how finely they can be measured here{self.title}.",
+            units={"paper": "points", "half-width": "points"},
+            formats={"paper": "+.2f", "half-width": ".2f"},
+        )
+
+    # --- curves and operating points ---
+
+    def curves(self, *methods: str) -> Figure:
+        """Benefit curves of these methods, beside smaller networks, the paper's points and released weights."""
+        groups = {m: self.found.methods[m] for m in methods if self.found.methods.get(m)}
+        target = None
+        if self.found.methods.get("baseline"):
+            own = tables.references(self.task, self.found.methods["baseline"], with_paper=False)["own baseline"]
+            target = 100 * float(np.ravel(own)[-1]) - 1
+        figure = figures.benefit_curves(groups, target=target, unit=self.unit, legend=False)
+        (ax,) = figure.axes
+        figures.static_points(ax, self.found.static, self.unit)
+        if self.with_paper and self.unit == "flops":
+            figures.paper_points(ax, self.task)
+        if "baseline" in self.authors:
+            figures.released_point(ax, self.authors["baseline"], self.unit)
+        ax.legend(loc="lower right")
+        return figure
+
+    def table_1(self, authors: pd.Series | None = None) -> None:
+        """The row of Table 1."""
+        if self.lacks("baseline", "trecx_ev"):
+            return None
+        row = tables.table_1(self.found.methods, self.task, authors=authors)
+        return self._table(
+            row,
+            "table-1",
+            f"The row of Table 1{self.title}: mean and 95 % interval over seeds, and what the paper prints.",
+            formats=dict.fromkeys([c for c in row if c not in ("quantity", "unit")], ".2f"),
+        )
+
+    def points(self) -> pd.DataFrame:
+        """Operating points of every method as `trecx.tables.points`; empty without a baseline or an early exit."""
+        groups = {m: records for m, records in self.found.methods.items() if get_method(m).head}
+        if not (groups and self.found.methods.get("baseline")):
+            return pd.DataFrame()
+        options: dict[str, Any] = {"with_paper": self.with_paper, "drops": (0, 1, 2, 3), "unit": self.unit}
+        return tables.points(groups, self.task, self.found.methods["baseline"], **options)
+
+    def operating_points(self) -> None:
+        """All of them, and glue for T-RecX's savings one point below each reference (texts)."""
+        every = self.points()
+        found = tables.point_intervals(every) if len(every) else pd.DataFrame(columns=["method", "drop"])
+        at = {
+            (row.reference, row.protocol): 100 * row.reduction
+            for row in found[(found["method"] == "trecx_ev") & (found["drop"] == 1)].itertuples()
+        }
+        for reference, key in (("own baseline", "own"), ("paper's baseline", "constant"), ("own final exit", "final")):
+            for protocol in ("validation", "paper"):
+                value = at.get((reference, protocol))
+                reached = "not reached" if value is None or np.isnan(value) else f"{value:.1f} %"
+                glue(f"{self.name}-saved-{key}-{protocol}", NOT_YET if value is None else reached)
+        if found.empty:
+            return self.say_missing("Baseline and a method with an early exit")
+        percent = ("accuracy", "reduction", "low", "high", "exit rate")
+        return self._table(
+            tables.readable(found),
+            "operating-points",
+            f"Operating points{self.title}: mean over seeds, and the 95 % interval of the saving over seeds.",
+            units={"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
+            formats={"threshold": ".3f", "accuracy": ".2f", "cost": ".3f"} | dict.fromkeys(percent[1:], ".1f"),
+        )
+
+    # --- comparisons ---
+
+    def differences(self, pairs: Iterable[tuple[str, str]] = PAIRS) -> None:
+        """Paired differences between methods."""
+        paired = differences(self.found.methods, pairs)
+        if paired.empty:
+            return self.say_missing("pairs of methods")
+        return self._table(
+            paired,
+            "differences",
+            f"Paired differences in test accuracy{self.title}, with 95 % intervals.",
+            units=dict.fromkeys(("difference", "low", "high"), "points"),
+            formats=dict.fromkeys(("difference", "low", "high"), "+.2f") | {"better": ".2f", "p": ".2f"},
+        )
+
+    def static(self, methods: Sequence[str] = ("trecx_ev",)) -> None:
+        """Smaller networks without exits against each method at their cost."""
+        have = [m for m in methods if self.found.methods.get(m)]
+        if not (have and self.found.static):
+            return self.say_missing("smaller networks without exits")
+        frames = []
+        for method in have:
+            frame = against_static(self.found.methods[method], self.found.static, self.unit)
+            frame.insert(0, "method", get_method(method).label)
+            frames.append(frame)
+        return self._table(
+            pd.concat(frames, ignore_index=True),
+            "static",
+            f"Smaller networks without exits against early exits at the same mean cost{self.title}.",
+            units={"cost": self.cost_unit, "without exit": "%", "with early exit": "%", "gain": "points"},
+            formats={"cost": ".2f", "without exit": ".2f", "with early exit": ".2f", "gain": "+.2f"},
+            missing="outside its range",
+        )
+
+    def weights(self) -> None:
+        """Accuracies by loss weight, one seed."""
+        frame = tables.by_weight(self.found.weights)
+        if len(frame) < 2:
+            return self.say_missing("other loss weights")
+        percent = list(frame.columns[1:])
+        return self._table(
+            frame,
+            "loss-weight",
+            f"T-RecX under several loss weights{self.title}, seed 0.",
+            units=dict.fromkeys(percent, "%"),
+            formats={"w": ".1f"} | dict.fromkeys(percent, ".2f"),
+        )
+
+    def places(self) -> None:
+        """Accuracies by place of the early exit."""
+        if not any(len(places) > 1 for places in self.found.places.values()):
+            return self.say_missing("exits at other places")
+        return self._table(
+            tables.by_place(self.found.places, self.unit),
+            "placement",
+            f"The early exit at several places{self.title}: test accuracy, mean over seeds.",
+            units={"cost of the early exit": self.cost_unit, "early": "%", "final": "%"},
+            formats={"cost of the early exit": ".2f", "early": ".2f", "final": ".2f"},
+        )
+
+    def extra_class(self) -> None:
+        """What one more class costs (claim C11)."""
+        if not (self.found.extra_class and self.found.methods.get("trecx_ev")):
+            return self.say_missing("one more class")
+        rows = []
+        for k, place in enumerate(("early", "final")):
+            lost = difference(self.found.methods["trecx_ev"], self.found.extra_class, k)
+            rows.append({"exit": place, "accuracy lost": lost.estimate, "low": lost.low, "high": lost.high})
+        return self._table(
+            pd.DataFrame(rows),
+            "one-more-class",
+            f"T-RecX with one more class that no sample has (claim C11), {len(self.found.extra_class)} seeds, paired.",
+            units=dict.fromkeys(("accuracy lost", "low", "high"), "points"),
+            formats=dict.fromkeys(("accuracy lost", "low", "high"), "+.2f"),
+        )
+
+    def confusion(self, method: str = "trecx_ev") -> None:
+        """Whom each exit misses, one point below our own baseline."""
+        if self.lacks("baseline", method):
+            return None
+        every = self.points()
+        chosen = every[
+            (every["method"] == method)
+            & (every["drop"] == 1)
+            & (every["protocol"] == "validation")
+            & (every["reference"] == "own baseline")
+        ]
+        thresholds = chosen.set_index("seed")["threshold"]
+        records = self.found.methods[method]
+        return self._table(
+            tables.confusion(records, [thresholds[r.manifest["run"]["seed"]] for r in records]),
+            "confusion",
+            f"Wrong answers of {get_method(method).label} by class and exit{self.title}: mean over seeds.",
+            units={"missed": "%", "false alarms": "%"},
+            formats={"images": ".0f", "missed": ".1f", "false alarms": ".1f"},
+        )
+
+    def verdicts(self, **material: Any) -> None:
+        """The paper's claims that these runs speak to."""
+        if not self.found.methods:
+            return self.say_missing("all of them")
+        verdicts = claims_table(
+            Material({self.task: self.found.methods}, extra_class=self.found.extra_class, **material)
+        )
+        return self._table(
+            verdicts, "claims", f"The paper's claims{self.title}, our verdicts, and the numbers behind them."
+        )
