@@ -203,7 +203,8 @@ class Part:
             figures.paper_points(ax, self.task)
         if "baseline" in self.authors:
             figures.released_point(ax, self.authors["baseline"], self.unit)
-        ax.legend(loc="lower right")
+        figure.set_size_inches(6.2, 5.8)
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
 
     def table_1(self, authors: pd.Series | None = None) -> None:
