@@ -4,7 +4,7 @@ Every method of `Part` works with whatever is published. Where runs that it need
 sentence, so that a chapter can be built at any time.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,29 +12,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from trecx import figures, tables
+from trecx import figures, results, tables
 from trecx.claims import Material, claims_table
-from trecx.compare import against_static, difference, differences, settled
+from trecx.compare import settled
 from trecx.experiments import Published
 from trecx.notebook import glue, show_table
 from trecx.records import Record
 from trecx.runs import settings
 from trecx.zoo import get_method
 
-PAIRS = (
-    ("trecx_ev", "baseline"),
-    ("trecx_no_ev", "baseline"),
-    ("trecx_ev", "trecx_no_ev"),
-    ("trecx_ev", "trecx_no_transfer"),
-    ("trecx_no_transfer", "trecx_no_ev"),
-    ("trecx_stride_first", "trecx_no_ev"),
-    ("trecx_stride_first", "trecx_ev"),
-    ("trecx_ev", "branchynet"),
-    ("trecx_ev", "branchynet_fair"),
-    ("trecx_ev", "sdn"),
-    ("trecx_ev", "sdn_fair"),
-    ("trecx_ev", "baseline_ee"),
-)
 NOT_YET = "not published yet"
 
 
@@ -124,7 +110,7 @@ class Part:
         if not self:
             return self.say_missing("all of them")
         return self._table(
-            tables.trained(self.found.methods, self.found.static, self.found.frozen),
+            results.runs(self.found),
             "runs",
             f"The networks{self.title}, how often each was trained, and what they cost.",
             formats={"minutes a run": ".1f"},
@@ -220,42 +206,42 @@ class Part:
         )
 
     def points(self) -> pd.DataFrame:
-        """Operating points of every method as `trecx.tables.points`; empty without a baseline or an early exit."""
+        """Operating points of every method and seed as `trecx.tables.points`; empty without a baseline or an exit."""
         groups = {m: records for m, records in self.found.methods.items() if get_method(m).head}
         if not (groups and self.found.methods.get("baseline")):
             return pd.DataFrame()
-        options: dict[str, Any] = {"with_paper": self.with_paper, "drops": (0, 1, 2, 3), "unit": self.unit}
+        options: dict[str, Any] = {"with_paper": self.with_paper, "drops": results.DROPS, "unit": self.unit}
         return tables.points(groups, self.task, self.found.methods["baseline"], **options)
 
-    def operating_points(self) -> None:
-        """All of them, and glue for T-RecX's savings one point below each reference (texts)."""
+    def savings(self) -> None:
+        """What every method saves, and glue for T-RecX's savings one point below each reference (texts)."""
         every = self.points()
-        found = tables.point_intervals(every) if len(every) else pd.DataFrame(columns=["method", "drop"])
-        at = {
-            (row.reference, row.protocol): 100 * row.reduction
-            for row in found[(found["method"] == "trecx_ev") & (found["drop"] == 1)].itertuples()
-        }
-        for reference, key in (("own baseline", "own"), ("paper's baseline", "constant"), ("own final exit", "final")):
-            for protocol in ("validation", "paper"):
-                value = at.get((reference, protocol))
-                reached = "not reached" if value is None or np.isnan(value) else f"{value:.1f} %"
-                glue(f"{self.name}-saved-{key}-{protocol}", NOT_YET if value is None else reached)
-        if found.empty:
+        references = ["own baseline", *(["paper's baseline"] if self.with_paper else []), "own final exit"]
+        frame = tables.savings(every, references) if len(every) else pd.DataFrame(columns=["method", "drop"])
+        mine = frame[(frame["method"] == get_method("trecx_ev").label) & (frame["drop"] == 1)]
+        for reference, key in zip(("own baseline", "own final exit"), ("own", "final"), strict=True):
+            for column, protocol in (("saved", "validation"), ("saved, paper protocol", "paper")):
+                text = NOT_YET
+                if len(mine):
+                    value = mine.set_index("reference").loc[reference, column]
+                    text = f"{value:.1f} %" if value == value else "not reached"
+                glue(f"{self.name}-saved-{key}-{protocol}", text)
+        if frame.empty:
             return self.say_missing("Baseline and a method with an early exit")
-        percent = ("accuracy", "reduction", "low", "high", "exit rate")
+        percent = ["accuracy", "exit rate", "saved", "low", "high", "saved, paper protocol"]
         return self._table(
-            tables.readable(found),
-            "operating-points",
-            f"Operating points{self.title}: mean over seeds, and the 95 % interval of the saving over seeds.",
+            frame,
+            "savings",
+            f"What is saved below each accuracy{self.title}: mean over seeds, and the 95 % interval of the saving.",
             units={"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
-            formats={"threshold": ".3f", "accuracy": ".2f", "cost": ".3f"} | dict.fromkeys(percent[1:], ".1f"),
+            formats={"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"},
         )
 
     # --- comparisons ---
 
-    def differences(self, pairs: Iterable[tuple[str, str]] = PAIRS) -> None:
+    def differences(self) -> None:
         """Paired differences between methods."""
-        paired = differences(self.found.methods, pairs)
+        paired = results.paired(self.found)
         if paired.empty:
             return self.say_missing("pairs of methods")
         return self._table(
@@ -273,7 +259,7 @@ class Part:
             return self.say_missing("smaller networks without exits")
         frames = []
         for method in have:
-            frame = against_static(self.found.methods[method], self.found.static, self.unit)
+            frame = results.static(self.found, self.unit, method)
             frame.insert(0, "method", get_method(method).label)
             frames.append(frame)
         return self._table(
@@ -287,44 +273,31 @@ class Part:
 
     def weights(self) -> None:
         """Accuracies by loss weight, one seed."""
-        frame = tables.by_weight(self.found.weights)
-        if len(frame) < 2:
+        if len(self.found.weights) < 2:
             return self.say_missing("other loss weights")
+        frame = results.loss_weight(self.found)
         percent = list(frame.columns[1:])
         return self._table(
             frame,
             "loss-weight",
-            f"T-RecX under several loss weights{self.title}, seed 0.",
+            f"T-RecX under several loss weights{self.title}, first seed.",
             units=dict.fromkeys(percent, "%"),
             formats={"w": ".1f"} | dict.fromkeys(percent, ".2f"),
         )
 
     def places(self) -> None:
         """Accuracies by place of the early exit."""
+        if self.lacks("baseline"):
+            return None
         if not any(len(places) > 1 for places in self.found.places.values()):
             return self.say_missing("exits at other places")
         return self._table(
-            tables.by_place(self.found.places, self.unit),
+            results.placement(self.found, self.unit),
             "placement",
-            f"The early exit at several places{self.title}: test accuracy, mean over seeds.",
-            units={"cost of the early exit": self.cost_unit, "early": "%", "final": "%"},
-            formats={"cost of the early exit": ".2f", "early": ".2f", "final": ".2f"},
-        )
-
-    def extra_class(self) -> None:
-        """What one more class costs (claim C11)."""
-        if not (self.found.extra_class and self.found.methods.get("trecx_ev")):
-            return self.say_missing("one more class")
-        rows = []
-        for k, place in enumerate(("early", "final")):
-            lost = difference(self.found.methods["trecx_ev"], self.found.extra_class, k)
-            rows.append({"exit": place, "accuracy lost": lost.estimate, "low": lost.low, "high": lost.high})
-        return self._table(
-            pd.DataFrame(rows),
-            "one-more-class",
-            f"T-RecX with one more class that no sample has (claim C11), {len(self.found.extra_class)} seeds, paired.",
-            units=dict.fromkeys(("accuracy lost", "low", "high"), "points"),
-            formats=dict.fromkeys(("accuracy lost", "low", "high"), "+.2f"),
+            f"The early exit at several places{self.title}, and what it saves one point below our own baseline: means "
+            "over seeds.",
+            units={"cost of the early exit": self.cost_unit, "early": "%", "final": "%", "saved at -1 point": "%"},
+            formats={"cost of the early exit": ".2f", "early": ".2f", "final": ".2f", "saved at -1 point": ".1f"},
         )
 
     def confusion(self, method: str = "trecx_ev") -> None:

@@ -353,52 +353,6 @@ def table_1(
     return frame
 
 
-def trained(methods: Group, static: Group, frozen: Group) -> pd.DataFrame:
-    """Networks of a chapter: seeds, parameters, cost of every exit and mean minutes of a training.
-
-    Args:
-        methods: by method. static: smaller baselines by label. frozen: by method, heads trained alone.
-    """
-    labelled = [(get_method(name).label, records) for name, records in methods.items()]
-    labelled += [(f"Baseline, {label}", records) for label, records in static.items()]
-    labelled += [(f"{get_method(name).label}, heads alone", records) for name, records in frozen.items()]
-    return pd.DataFrame(
-        {
-            "network": label,
-            "seeds": len(records),
-            "parameters": records[0].manifest["cost"]["params"],
-            "MFLOPs at each exit": " / ".join(f"{c / 1e6:.2f}" for c in records[0].manifest["cost"]["flops"]),
-            "minutes a run": sum(r.manifest["seconds"] for r in records) / len(records) / 60,
-        }
-        for label, records in labelled
-    )
-
-
-def by_weight(weights: Mapping[float, Sequence[Record]], seed: int = 0) -> pd.DataFrame:
-    """Accuracies in percent of a network with one early exit under several loss weights, one seed."""
-    rows = []
-    for w, records in sorted(weights.items()):
-        for record in (r for r in records if r.manifest["run"]["seed"] == seed):
-            row = {"w": w}
-            for split, name in (("val", "validation"), ("test", "test")):
-                early, final = 100 * record.accuracies(split)
-                row |= {f"early, {name}": early, f"final, {name}": final}
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def by_place(places: Mapping[str, Group], unit: str = "flops") -> pd.DataFrame:
-    """Mean test accuracies in percent of methods with one early exit by its place: method -> tap -> records."""
-    rows = []
-    for method, taps in places.items():
-        for tap, records in taps.items():
-            early, final = np.mean([100 * r.accuracies() for r in records], axis=0)
-            cost = records[0].manifest["cost"][unit][0] / 1e6
-            row = {"method": get_method(method).label, "exit after": tap, "cost of the early exit": cost}
-            rows.append(row | {"early": early, "final": final, "seeds": len(records)})
-    return pd.DataFrame(rows)
-
-
 def confusion(records: Sequence[Record], thresholds: Sequence[float]) -> pd.DataFrame:
     """Wrong answers of a two-class task by exit, test set, mean over seeds.
 
