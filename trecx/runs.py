@@ -274,7 +274,7 @@ def identity(run: Run, checksum: str) -> dict[str, Any]:
 @cache
 def engine_fingerprint() -> str:
     """Checksum of the code that decides a training's outcome, comments and layout aside."""
-    modules = ("layers", "backbones", "heads", "network", "zoo", "losses", "augment", "train")
+    modules = ("layers", "backbones", "heads", "network", "zoo", "losses", "augment", "train", "start")
     sources = [ast.unparse(ast.parse((Path(__file__).parent / f"{name}.py").read_text())) for name in modules]
     return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
 
