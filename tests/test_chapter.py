@@ -14,7 +14,7 @@ from trecx.claims import Material, claims_table
 from trecx.compare import settled
 from trecx.runs import Run
 
-from .made_up import write_record
+from .small import write_record
 
 SECTIONS = (
     "runs",
@@ -67,7 +67,7 @@ def part(name: str, **options: Any) -> Part:
 def publish(name: str, keep: Any = lambda run: True) -> None:
     for run in sweep.load(paths.SWEEPS / f"vww96_{name}.yaml"):
         if keep(run):
-            write_record(run, paths.PUBLISHED, (0.8, 0.9 if run.method == "trecx_ev" else 0.85))
+            write_record(run, paths.PUBLISHED, n=200)
 
 
 def show_all(shown: Part) -> None:
@@ -83,7 +83,7 @@ def test_a_chapter_without_runs_says_so_in_every_section(page: dict[str, Any], n
     assert not shown
     show_all(shown)
     assert len(page["said"]) == len(SECTIONS)
-    assert all(sentence.endswith(f" are {NOT_YET}.") for sentence in page["said"])
+    assert all(sentence.startswith("*Not shown yet: there is no published run of ") for sentence in page["said"])
     assert not page["tables"]
     assert page["glued"].pop(f"{name}-missing") > 10
     assert set(page["glued"].values()) == {NOT_YET}
@@ -97,14 +97,15 @@ def test_a_chapter_with_all_runs_shows_every_table(page: dict[str, Any]) -> None
     assert page["tables"].keys() == {f"finetune-{name}" for name in TABLES}
     assert not page["said"]
     assert NOT_YET not in page["glued"].values()
-    assert page["glued"]["finetune-recipe"].startswith("10 epochs of one-cycle SGD (Nesterov momentum 0.9, batch 64")
-    assert "20 times that for early exits" in page["glued"]["finetune-recipe"]
+    assert page["glued"]["finetune-recipe"].startswith("10 epochs of one-cycle SGD (Nesterov momentum 0.9), batch 64")
+    assert "(20 times that for early exits)" in page["glued"]["finetune-recipe"]
     alone = page["tables"]["finetune-standalone"]
     row = alone[(alone["method"] == "T-RecX") & (alone["exit"] == "final")].iloc[0]
     assert row["seeds"] == 5
     assert row["paper"] == 86.44  # of Table 1, since Table 2 leaves MobileNet out
     runs = page["tables"]["finetune-runs"]
     assert {"T-RecX", "T-RecX, heads alone", "Baseline, resolution 64"} <= set(runs["network"])
+    assert page["glued"]["finetune-sizes"] == "200 to train on, 200 for validation, 200 test images"
     claims = page["tables"]["finetune-claims"]
     assert {"C2", "C3", "C4", "C5", "C6"} <= set(claims["claim"])
     assert "C9" not in set(claims["claim"])  # the paper has none for MobileNet
@@ -114,7 +115,7 @@ def test_a_chapter_with_some_runs_shows_what_they_allow(page: dict[str, Any]) ->
     publish("scratch", lambda run: run.method == "trecx_ev" and run.seed == 0 and not run.taps)
     show_all(part("scratch"))
     assert page["tables"].keys() == {f"scratch-{name}" for name in ("runs", "standalone", "loss-weight", "claims")}
-    assert any("(Baseline)" in sentence for sentence in page["said"])
+    assert any("run of Baseline." in sentence for sentence in page["said"])
     assert page["glued"]["scratch-baseline"] == NOT_YET
     assert page["glued"]["scratch-final"].endswith(" %")
 
@@ -122,7 +123,7 @@ def test_a_chapter_with_some_runs_shows_what_they_allow(page: dict[str, Any]) ->
 def test_pooled_interval_does_not_shrink_with_seeds_alone(tmp_path: Path) -> None:
     """Seeds that answer alike leave the chance of the test samples: 1.96 times the deviation of a proportion."""
     run = Run("vww", "baseline", "vww96", "long")
-    same = [write_record(run, tmp_path / str(k), samples=400) for k in range(5)]
+    same = [write_record(run, tmp_path / str(k), n=400) for k in range(5)]
     found = tables.pooled(same, -1)
     p = same[0].accuracies()[-1]
     assert found.estimate == pytest.approx(100 * p)
@@ -130,7 +131,7 @@ def test_pooled_interval_does_not_shrink_with_seeds_alone(tmp_path: Path) -> Non
 
 
 def test_confusion_counts_each_kind_of_mistake(tmp_path: Path) -> None:
-    record = write_record(Run("vww", "trecx_ev", "vww96", "long"), tmp_path, samples=300)
+    record = write_record(Run("vww", "trecx_ev", "vww96", "long"), tmp_path, n=300)
     answers, truth = record.predictions["test_log_probs"].argmax(2), record.predictions["test_labels"]
     frame = tables.confusion([record], [0.7]).set_index("exit")
     final = frame.loc["final exit, all images"]
@@ -149,7 +150,7 @@ def test_what_can_be_settled_depends_on_the_width_of_the_interval_alone(tmp_path
         folder = tmp_path / str(samples)
         methods = ("baseline", "trecx_ev", "trecx_no_ev")
         return {
-            m: [write_record(Run("vww", m, "vww96", "long", seed=s), folder, samples=samples) for s in (0, 1)]
+            m: [write_record(Run("vww", m, "vww96", "long", seed=s), folder, n=samples) for s in (0, 1)]
             for m in methods
         }
 

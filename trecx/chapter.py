@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from trecx import figures, results, tables
 from trecx.claims import Material, claims_table
 from trecx.compare import settled
-from trecx.experiments import Published
-from trecx.notebook import glue, show_table
+from trecx.experiments import Published, recipe_text
+from trecx.notebook import glue, having, say, show_table
 from trecx.records import Record
-from trecx.runs import settings
 from trecx.zoo import get_method
 
 NOT_YET = "not published yet"
@@ -54,20 +53,15 @@ class Part:
     @property
     def cost_unit(self) -> str:
         """Of cost columns."""
-        return "MFLOPs" if self.unit == "flops" else "million MACs"
+        return tables.cost_unit(self.unit)
 
-    def lacks(self, *methods: str) -> bool:
-        """Whether one of these methods has no published run; if so, say it on the page."""
-        missing = [get_method(m).label for m in methods if not self.found.methods.get(m)]
-        if missing:
-            self.say_missing(" and ".join(missing))
-        return bool(missing)
+    def having(self, *methods: str) -> bool:
+        """Whether every one of these methods has records; if not, the page says so."""
+        return having(self.found.methods, *methods)
 
     def say_missing(self, what: str) -> None:
         """One sentence in place of a table."""
-        from IPython.display import Markdown, display
-
-        display(Markdown(f"The runs of this section ({what}{self.title}) are {NOT_YET}."))
+        say(f"*Not shown yet: there is no published run of {what}{self.title}.*")
 
     def _table(self, frame: pd.DataFrame, name: str, caption: str, **options: Any) -> None:
         show_table(frame, f"{self.name}-{name}", caption, **options)
@@ -76,24 +70,7 @@ class Part:
 
     def recipe(self) -> str:
         """The recipe of the first run in words."""
-        if not self:
-            return NOT_YET
-        recipe = settings(self.found.records[0])["recipe"]
-        schedule = {"onecycle": "one-cycle SGD (Nesterov momentum 0.9"}.get(
-            recipe["schedule"], "(" + recipe["schedule"]
-        )
-        names = {"flip": "flip", "crop": "random crop", "affine": "rotation, shift and zoom", "colour": "colour jitter"}
-        names |= {"resized_crop": "random resized crop", "shift_rows": "shift in time"}
-        changes = [names[name] for name, _ in recipe["augment"]]
-        changes += ["mixup"] if recipe["mixup"] else []
-        changes += [f"averaged weights (decay {recipe['ema']:g} a step)"] if recipe["ema"] else []
-        return (
-            f"{recipe['epochs']} epochs of {schedule}, batch {recipe['batch']}, peak rate {recipe['rate']:g}"
-            + (f" and {recipe['head_rate']:g} times that for early exits" if recipe["head_rate"] != 1 else "")
-            + f", weight decay {recipe['weight_decay']:g} on convolution kernels), "
-            + ", ".join(changes)
-            + f", {recipe['precision']}"
-        )
+        return recipe_text(self.found.records[0]) if self else NOT_YET
 
     def sizes(self) -> str:
         """Sizes of the splits in words."""
@@ -108,7 +85,7 @@ class Part:
         glue(f"{self.name}-sizes", self.sizes())
         glue(f"{self.name}-missing", len(self.found.missing))
         if not self:
-            return self.say_missing("all of them")
+            return self.say_missing("this list")
         return self._table(
             results.runs(self.found),
             "runs",
@@ -122,7 +99,7 @@ class Part:
         """Every exit alone, and glue for baseline, early and final exit (texts, in percent)."""
         groups = self.found.methods
         if not groups:
-            self.say_missing("all of them")
+            self.say_missing("this list")
             for key in ("baseline", "final", "early"):
                 glue(f"{self.name}-{key}", NOT_YET)
             return
@@ -164,7 +141,7 @@ class Part:
         """Which of the paper's differences this test set could tell apart."""
         frame = settled(self.found.methods, self.task)
         if frame.empty:
-            return self.say_missing("pairs with the same seed")
+            return self.say_missing("two methods with a common seed")
         return self._table(
             frame,
             "settled",
@@ -182,9 +159,8 @@ class Part:
         if self.found.methods.get("baseline"):
             own = tables.references(self.task, self.found.methods["baseline"], with_paper=False)["own baseline"]
             target = 100 * float(np.ravel(own)[-1]) - 1
-        figure = figures.benefit_curves(groups, target=target, unit=self.unit, legend=False)
+        figure = figures.benefit_curves(groups, target=target, unit=self.unit, static=self.found.static, legend=False)
         (ax,) = figure.axes
-        figures.static_points(ax, self.found.static, self.unit)
         if self.with_paper and self.unit == "flops":
             figures.paper_points(ax, self.task)
         if "baseline" in self.authors:
@@ -195,7 +171,7 @@ class Part:
 
     def table_1(self, authors: pd.Series | None = None) -> None:
         """The row of Table 1."""
-        if self.lacks("baseline", "trecx_ev"):
+        if not self.having("baseline", "trecx_ev"):
             return None
         row = tables.table_1(self.found.methods, self.task, authors=authors)
         return self._table(
@@ -227,7 +203,7 @@ class Part:
                     text = f"{value:.1f} %" if value == value else "not reached"
                 glue(f"{self.name}-saved-{key}-{protocol}", text)
         if frame.empty:
-            return self.say_missing("Baseline and a method with an early exit")
+            return self.say_missing("the baseline and a method with an early exit")
         percent = ["accuracy", "exit rate", "saved", "low", "high", "saved, paper protocol"]
         return self._table(
             frame,
@@ -243,7 +219,7 @@ class Part:
         """Paired differences between methods."""
         paired = results.paired(self.found)
         if paired.empty:
-            return self.say_missing("pairs of methods")
+            return self.say_missing("two methods with a common seed")
         return self._table(
             paired,
             "differences",
@@ -287,7 +263,7 @@ class Part:
 
     def places(self) -> None:
         """Accuracies by place of the early exit."""
-        if self.lacks("baseline"):
+        if not self.having("baseline"):
             return None
         if not any(len(places) > 1 for places in self.found.places.values()):
             return self.say_missing("exits at other places")
@@ -302,7 +278,7 @@ class Part:
 
     def confusion(self, method: str = "trecx_ev") -> None:
         """Whom each exit misses, one point below our own baseline."""
-        if self.lacks("baseline", method):
+        if not self.having("baseline", method):
             return None
         every = self.points()
         chosen = every[
@@ -324,7 +300,7 @@ class Part:
     def verdicts(self, **material: Any) -> None:
         """The paper's claims that these runs speak to."""
         if not self.found.methods:
-            return self.say_missing("all of them")
+            return self.say_missing("this list")
         verdicts = claims_table(
             Material({self.task: self.found.methods}, extra_class=self.found.extra_class, **material)
         )

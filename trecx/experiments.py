@@ -225,12 +225,18 @@ def recipe_text(record: Record) -> str:
         "shift_rows": "time shift by up to {:g} frames",
         "flip": "random flip",
         "crop": "random crop by up to {:g}",
+        "affine": "rotation by up to {:g}°, shift by {:g} and zoom by {:g} of the side",
+        "resized_crop": "resized crop of at least {:g} of the area",
+        "colour": "brightness, contrast and saturation by up to {:g}",
     }
     augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
+    augment += [f"mixup {recipe['mixup']:g}"] if recipe.get("mixup") else []
+    average = f", averaged weights (decay {recipe['ema']:g} a step)" if recipe.get("ema") else ""
+    exits = f" ({recipe['head_rate']:g} times that for early exits)" if recipe.get("head_rate", 1) != 1 else ""
     return (
         f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
-        f"{recipe['rate']:g}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
-        f"{', '.join(augment) or 'no augmentation'}, {recipe['precision']}"
+        f"{recipe['rate']:g}{exits}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
+        f"{', '.join(augment) or 'no augmentation'}{average}, {recipe['precision']}"
     )
 
 
