@@ -74,6 +74,52 @@ def test_network_without_transfer_is_the_ev_network() -> None:
         assert cost_of(task, "trecx_no_transfer") == cost_of(task, "trecx_ev")
 
 
+# Of the exit that strides first: the tap's channels and side lengths, the blocks' channels, the pooled cells, classes.
+STRIDE_FIRST = {
+    "ic": (16, (32, 32), [32, 64], (4, 2 * 2), 10),
+    "kws": (64, (25, 5), [64], (2, 6 * 1), 12),
+    "vww": (32, (24, 24), [64], (4, 3 * 3), 2),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_exit_that_strides_first_against_its_formula(task: str) -> None:
+    channels, (height, width), blocks, (window, cells), classes = STRIDE_FIRST[task]
+    macs = flops = params = 0
+    for out in blocks:
+        height, width = -(-height // 2), -(-width // 2)
+        here = height * width
+        macs += 9 * channels * here + channels * out * here
+        flops += 2 * 9 * channels * here + 3 * channels * here + 6 * channels  # depthwise, bias, batch norm
+        flops += 2 * channels * out * here + 3 * out * here + 6 * out  # 1x1, bias, batch norm
+        params += 9 * channels + channels + 4 * channels + channels * out + out + 4 * out
+        channels = out
+    features = channels * cells
+    macs += features * classes
+    flops += window * window * features + 2 * features * classes + classes + 5 * classes
+    params += features * classes + classes
+    network, base = build(task, "trecx_stride_first"), build(task, "baseline")
+    (tap,) = network.exits
+    names = [name for name, _ in network.backbone.named_children()]
+    trunk, x = network.backbone[: names.index(tap) + 1], torch.zeros(1, *TASKS[task].input_shape)
+    cost, before = measure(network, TASKS[task].input_shape), measure(base, TASKS[task].input_shape)
+    assert cost.macs == (count(trunk, x, MAC_RULES) + macs, before.macs[0] + macs)
+    assert cost.flops == (count(trunk, x, KERAS_RULES) + flops, before.flops[0] + flops)
+    assert cost.params == before.params + params
+
+
+def test_smaller_pictures_cost_less_by_the_formula_of_each_layer() -> None:
+    """MobileNet at 64 x 64: maps of 32, 32, 16, 16, 8, 8, 4 x 6, 2, 2; everything but the pooled end shrinks so."""
+    sides = [32, 32, 16, 16, 8, 8, *[4] * 6, 2, 2]
+    widths = [8, 16, 32, 32, 64, 64, *[128] * 6, 256, 256]
+    macs = 27 * 8 * 32 * 32 + 256 * 2
+    for k in range(1, 14):
+        macs += (9 * widths[k - 1] + widths[k - 1] * widths[k]) * sides[k] ** 2
+    cost = measure(build("vww", "baseline", resolution=64), (3, 64, 64))
+    assert cost.macs == (macs,)
+    assert cost.params == 221_794
+
+
 # One layer each, on a map of 5 channels, 8 x 6; the expectation is the formula worked out by hand.
 X = torch.zeros(1, 5, 8, 6)
 BY_HAND = [

@@ -308,6 +308,52 @@ def test_person_rule() -> None:
     assert vww.labels(instances(list(IMAGES))) == {1: 1, 3: 1, 5: 0, 6: 0, 8: 1, 9: 0}
 
 
+def test_crowd_boxes_neither_make_nor_break_a_person() -> None:
+    """A picture with a crowd is judged by its single persons; without any it has persons, none of them large."""
+    crowd = box(1, 190, 95, iscrowd=1)
+    for others, label in (([], None), ([box(1, 20, 20)], None), ([box(1, 50, 50)], 1), ([box(1, 90, 90, 18)], None)):
+        for boxes in ([crowd, *others], [*others, crowd]):
+            coco = instances([1]) | {"annotations": boxes}
+            assert vww.labels(coco).get(1) == label
+
+
+def test_minival_is_in_neither_training_nor_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """COCO's val2017 comes from both parts of 2014; of the rest the first tenth of each class is validation."""
+
+    def part(images: range) -> dict:
+        # Of every three pictures: a large person, a small one (left out), nobody.
+        boxes = [box(k, *((50, 50) if k % 3 == 0 else (20, 20))) for k in images if k % 3 < 2]
+        return {"images": [describe(k) for k in images], "annotations": boxes}
+
+    def describe(k: int) -> dict:
+        return {"id": k, "file_name": f"{k:06d}.jpg", "width": 200, "height": 100}
+
+    def numbers(archives: object, entries: list[tuple[str, str, int]], what: str) -> np.ndarray:
+        return np.array([int(file[-10:-4]) for _, file, _ in entries])
+
+    minival = [*range(0, 60, 2), *range(90, 150)]
+    archives = {name: tmp_path / f"{name}.zip" for name in ("annotations2014", "annotations2017")}
+    with zipfile.ZipFile(archives["annotations2014"], "w") as archive:
+        archive.writestr("annotations/instances_train2014.json", json.dumps(part(range(100))))
+        archive.writestr("annotations/instances_val2014.json", json.dumps(part(range(100, 200))))
+    with zipfile.ZipFile(archives["annotations2017"], "w") as archive:
+        content = {"images": [describe(k) for k in minival], "annotations": []}
+        archive.writestr("annotations/instances_val2017.json", json.dumps(content))
+    monkeypatch.setattr(vww, "_pictures", numbers)
+    found = vww.read(archives)
+    ids = {split: set(found[f"x_{split}"].tolist()) for split in ("train", "val", "test")}
+    assert ids["test"] == {k for k in minival if k % 3 != 1}
+    assert not (ids["train"] | ids["val"]) & set(minival)
+    assert not ids["train"] & ids["val"]
+    rest = [k for k in range(200) if k not in minival and k % 3 != 1]
+    assert ids["train"] | ids["val"] == set(rest)
+    for label, remainder in ((1, 0), (0, 2)):
+        of_class = sorted(k for k in rest if k % 3 == remainder)  # in the order of the files, train2014 first
+        held = of_class[: len(of_class) // 10]
+        assert {k for k in ids["val"] if k % 3 == remainder} == set(held) != set()
+        assert all(found["y_train"][found["x_train"] % 3 == remainder] == label)
+
+
 def jpeg(image: int) -> bytes:
     """200 x 100, black on the left and as red as its id on the right."""
     pixels = np.zeros((100, 200, 3), dtype=np.uint8)

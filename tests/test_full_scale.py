@@ -83,3 +83,21 @@ def test_chapter_with_every_record_leaves_nothing_out(
     assert "no record yet" not in said
     source = (paths.NOTEBOOKS / f"{chapter}.ipynb").read_text()
     assert len(tables) == source.count("show_table(")
+
+
+@pytest.mark.slow
+def test_visual_wake_words_without_records_and_with_a_few(project: Path) -> None:
+    """Its sections are tested one by one in test_chapter."""
+    chapter = "12_visual_wake_words"
+    shutil.copy(paths.NOTEBOOKS / f"{chapter}.ipynb", project / "notebooks")
+    said, tables = run_chapter(project, chapter)
+    assert said.count("Not shown yet") > 20
+    assert not tables
+    for name in ("finetune", "scratch"):
+        for run in load(paths.SWEEPS / f"vww96_{name}.yaml"):
+            if run.method in ("baseline", "trecx_ev", "trecx_no_ev") and run.seed < 2:
+                write_record(run, project / "book/records", n=60)
+    said, tables = run_chapter(project, chapter)
+    assert "ot shown" not in said
+    assert {"vww96-finetune-frozen", "vww96-finetune-table-1", "vww96-scratch-static"} <= tables
+    assert "vww96-scratch-table-1" not in tables  # no figure of the paper's beside other training data

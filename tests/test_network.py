@@ -160,7 +160,7 @@ def test_taps_of_resnet_are_those_of_the_paper() -> None:
 def test_every_tap_takes_every_head() -> None:
     for task, backbone in BACKBONES.items():
         for tap in list(tap_shapes(backbone(), TASKS[task].input_shape))[:-1]:
-            for method in ("trecx_ev", "trecx_concat", "baseline_ee", "branchynet", "sdn_fair"):
+            for method in ("trecx_ev", "trecx_concat", "trecx_stride_first", "baseline_ee", "branchynet", "sdn_fair"):
                 logits = build(task, method, taps=(tap,)).eval()(inputs(task, 1))
                 assert len(logits) == 2
 
@@ -195,6 +195,16 @@ def test_unknown_tap_and_width_are_refused() -> None:
         build("kws", "baseline", taps=("block1",))
     with pytest.raises(TrecxError, match="positive"):
         build("kws", "baseline", width=0)
+
+
+def test_smaller_inputs_pass_every_method() -> None:
+    for resolution in (32, 64, 80):
+        for method in (m.name for m in METHODS.values() if "vww" in m.tasks):
+            network = build("vww", method, resolution=resolution).eval()
+            logits = network(torch.zeros(1, 3, resolution, resolution))
+            assert {row.shape for row in logits} == {(1, 2)}
+    with pytest.raises(TrecxError, match="resolution 64 is impossible for kws"):
+        build("kws", "baseline", resolution=64)
 
 
 def test_width_scales_the_network() -> None:

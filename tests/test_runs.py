@@ -1,7 +1,9 @@
 """Runs and records: what is reused, what is refused, what survives an interruption."""
 
+import hashlib
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from trecx import paths, runs
+from trecx import data as datasets
+from trecx import paths, reference, runs, start
 from trecx.data import Dataset
 from trecx.errors import TrecxError
 from trecx.pool import fit
@@ -20,10 +23,13 @@ from trecx.records import (
     load_weights,
     open_record,
     pack,
+    publish,
     save_weights,
     whole_folder,
 )
-from trecx.runs import Run, evaluate, execute, find, run_of, runs_of
+from trecx.runs import Run, cost_of, evaluate, execute, find, identity, inputs, labels, run_of, runs_of
+from trecx.tasks import VWW
+from trecx.train import log_probs
 from trecx.zoo import build
 
 
@@ -91,6 +97,51 @@ def test_published_record_counts_whatever_code_made_it(small_data: Dataset, monk
     found = find(run)
     assert found is not None
     assert found.folder.is_relative_to(paths.PUBLISHED)
+
+
+NEW_FIELDS = {"run": ("start", "frozen", "resolution"), "recipe": ("ema", "mixup", "head_rate")}
+
+
+def without_new_fields(record: Record) -> None:
+    """Make a manifest as older code wrote it."""
+    manifest = json.loads((record.folder / "manifest.json").read_text())
+    for part, names in NEW_FIELDS.items():
+        for name in names:
+            del manifest[part][name]
+    (record.folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_records_from_before_a_field_existed_are_found_and_opened(small_data: Dataset) -> None:
+    run = Run("kws", "baseline", epochs=1)
+    record = execute(run)
+    without_new_fields(record)
+    assert find(run) is not None
+    paths.PUBLISHED.mkdir()
+    record.folder.parent.rename(paths.PUBLISHED / run.data)
+    found = find(run)
+    assert found is not None
+    assert found.folder.is_relative_to(paths.PUBLISHED)
+    assert run_of(found) == run
+    manifest = json.loads((found.folder / "manifest.json").read_text())
+    for part, name, other in (("run", "frozen", True), ("recipe", "ema", 0.9), ("recipe", "epochs", 2)):
+        changed = manifest | {part: manifest[part] | {name: other}}
+        (found.folder / "manifest.json").write_text(json.dumps(changed))
+        assert find(run) is None, name
+
+
+def test_seeds_of_one_setting_are_siblings_whatever_fields_their_manifests_have(small_data: Dataset) -> None:
+    older, newer = (execute(Run("kws", "baseline", epochs=1, seed=seed)) for seed in (0, 1))
+    without_new_fields(older)
+    published = [publish(record) for record in (older, newer)]
+    assert sum(record.weights.is_file() for record in published) == 1
+
+
+def test_published_records_of_today_still_load() -> None:
+    folders = [path.parent for path in paths.PUBLISHED.glob("*/*/manifest.json")]
+    for record in (Record(folder) for folder in folders if folder.parent.name != reference.GROUP):
+        run = run_of(record)
+        assert run.name == record.name
+        assert record.manifest["cost"]["flops"] == list(cost_of(run).flops)
 
 
 def test_interrupted_run_is_taken_up_again(small_data: Dataset) -> None:
@@ -199,6 +250,15 @@ def test_float16_keeps_every_predicted_class() -> None:
         ({"task": "kws", "method": "baseline", "seed": -1}, "from 0"),
         ({"task": "kws", "method": "baseline", "width": 0.0}, "positive"),
         ({"task": "kws", "method": "trecx_ev", "taps": ("block9",)}, "stem, block1"),
+        ({"task": "vww", "method": "baseline", "start": "imagenet"}, "unknown start 'imagenet': choose one of mlperf"),
+        ({"task": "kws", "method": "baseline", "start": "mlperf_tiny"}, "is of task vww, not kws"),
+        ({"task": "vww", "method": "baseline", "start": "mlperf_tiny", "width": 0.5}, "takes width 1 and no extra"),
+        ({"task": "vww", "method": "baseline", "start": "mlperf_tiny", "extra_classes": 1}, "width 1 and no extra"),
+        ({"task": "vww", "method": "trecx_ev", "frozen": True}, "needs trained weights: give start as well"),
+        ({"task": "vww", "method": "baseline", "resolution": 96}, "choose vww at one of 32, 48, 64, 80, or 0"),
+        ({"task": "vww", "method": "baseline", "resolution": -64}, "resolution -64 is impossible for vww"),
+        ({"task": "ic", "method": "baseline", "resolution": 32}, "resolution 32 is impossible for ic"),
+        ({"task": "kws", "method": "baseline", "recipe": "finetune"}, "task kws has no recipe 'finetune'"),
     ],
 )
 def test_impossible_runs_are_refused_when_they_are_made(arguments: dict[str, Any], says: str) -> None:
@@ -224,6 +284,13 @@ def test_names_are_unique() -> None:
         Run("kws", "trecx_ev", width=0.5),
         Run("kws", "trecx_ev", extra_classes=1),
         Run("kws", "trecx_ev", recipe="paper"),
+        Run("vww", "trecx_ev"),
+        Run("vww", "trecx_ev", resolution=64),
+        Run("vww", "trecx_ev", start="mlperf_tiny"),
+        Run("vww", "trecx_ev", start="mlperf_tiny", frozen=True),
+        Run("vww", "trecx_ev", start="mlperf_tiny", resolution=64),
+        Run("vww", "trecx_ev", start="mlperf_tiny", frozen=True, resolution=64),
+        Run("vww", "trecx_ev", start="mlperf_tiny", recipe="finetune"),
     ]
     assert len({run.name for run in variants}) == len(variants)
 
@@ -240,3 +307,112 @@ def test_several_runs_train_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert lines[0] == "training 2 runs, 2 epochs, 2 at a time"
     assert len([line for line in lines if "left" in line]) >= 2
     assert not multiprocessing.active_children()
+
+
+# ---- trained weights to start from, and smaller inputs
+
+
+@pytest.fixture
+def small_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
+    """A few pictures in place of every data set, and empty folders of records."""
+    draw = np.random.default_rng(0)
+    sizes = {"train": 24, "val": 8, "test": 8}
+    parts: dict[str, Any] = {f"x_{s}": draw.integers(0, 256, (n, 96, 96, 3), dtype=np.uint8) for s, n in sizes.items()}
+    parts |= {f"y_{s}": (np.arange(n) % 4 == 0).astype(np.uint8) for s, n in sizes.items()}
+    data = Dataset(
+        name="quick_faces", title="toy", description="toy", stand_in=True, classes=(), checksum="abc" * 10, **parts
+    )
+    monkeypatch.setattr(runs.datasets, "load", lambda name, split_seed=0: data)
+    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(runs, "default_device", lambda: torch.device("cpu"))
+    return data
+
+
+def write_start(seed: int = 7) -> Any:
+    """Weights in the place where the reader of the reference model puts them, and their network."""
+    torch.manual_seed(seed)
+    network = build("vww", "baseline").eval()
+    path = start.weights_of("mlperf_tiny")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(network, path)
+    return network
+
+
+def test_start_lies_where_the_reader_of_released_weights_puts_it() -> None:
+    model = next(m for m in reference.MODELS if (m.task, m.method) == ("vww", "baseline"))
+    assert start.weights_of("mlperf_tiny") == paths.RECORDS / reference.GROUP / model.name / "weights.safetensors"
+
+
+@pytest.mark.parametrize("method", ["baseline", "trecx_ev", "trecx_no_ev", "trecx_concat", "branchynet", "sdn_fair"])
+def test_network_with_start_weights_answers_as_the_trained_one(small_pictures: Dataset, method: str) -> None:
+    trained = write_start()
+    run = Run("vww", method, start="mlperf_tiny")
+    network = run.network().eval()
+    fresh = {k: v.clone() for k, v in network.state_dict().items()}
+    start.apply(network, run.start)
+    x = torch.rand(4, *VWW.input_shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(network(x)[-1], trained(x)[-1], atol=1e-6)
+    exits = [k for k in fresh if k.startswith(("exits.", "final.view"))]
+    assert all(torch.equal(fresh[k], network.state_dict()[k]) for k in exits)  # what is new stays as it was drawn
+    if method == "trecx_ev":
+        assert network.final.classifier.weight[:, 256:].abs().max() == 0
+
+
+def test_missing_or_unfit_start_weights_are_one_sentence(small_pictures: Dataset) -> None:
+    run = Run("vww", "baseline", start="mlperf_tiny", epochs=1)
+    assert find(run) is None
+    with pytest.raises(TrecxError, match=r"no start weights at .*: run `python -m trecx reference PATH` on a clone"):
+        execute(run)
+    assert not list(paths.RECORDS.rglob("*.partial"))
+    write_start()
+    with pytest.raises(TrecxError, match="does not fit this network: backbone"):
+        start.apply(build("vww", "baseline", width=0.5), "mlperf_tiny")
+
+
+def test_start_weights_are_part_of_a_runs_identity(small_pictures: Dataset) -> None:
+    write_start()
+    run = Run("vww", "trecx_ev", recipe="finetune", start="mlperf_tiny", epochs=1)
+    record = execute(run)
+    digest = hashlib.sha256(start.weights_of("mlperf_tiny").read_bytes()).hexdigest()
+    assert record.manifest["start"] == digest
+    assert "start" not in identity(Run("vww", "trecx_ev"), "")
+    assert find(run) is not None
+    write_start(seed=8)
+    assert find(run) is None  # other weights: another result
+    shutil.rmtree(start.weights_of("mlperf_tiny").parent)
+    assert find(run) is not None  # nothing contradicts the record
+    assert evaluate(record)["accuracies"] == evaluate(record)["recorded"]
+
+
+def test_frozen_run_keeps_the_trained_backbone(small_pictures: Dataset) -> None:
+    trained = write_start().state_dict()
+    record = execute(Run("vww", "trecx_no_ev", recipe="finetune", start="mlperf_tiny", frozen=True, epochs=1))
+    tensors, _ = load_tensors(record.weights)
+    assert all(torch.equal(tensors[k], v) for k, v in trained.items() if k.startswith("backbone."))
+    assert not torch.equal(tensors["final.classifier.bias"], trained["final.classifier.bias"])
+    assert record.manifest["run"]["frozen"] is True
+
+
+def test_smaller_inputs_are_trained_evaluated_and_counted(small_pictures: Dataset) -> None:
+    run = Run("vww", "trecx_ev", resolution=64, epochs=1)
+    small, full = cost_of(run), cost_of(Run("vww", "trecx_ev"))
+    assert 0.4 < small.macs[0] / full.macs[0] < 0.5  # (64 / 96) squared is 0.44
+    assert inputs(small_pictures, "test", run).shape == (8, 3, 64, 64)
+    record = execute(run)
+    assert tuple(record.manifest["cost"]["flops"]) == small.flops
+    assert evaluate(record)["accuracies"] == evaluate(record)["recorded"]
+
+
+def test_reference_weights_score_what_is_known_before_any_training() -> None:
+    """85.3 % of the official test images at the final exit, with and without an early-view head."""
+    if not start.weights_of("mlperf_tiny").is_file() or not datasets.DATASETS["vww96"].path.is_file():
+        pytest.skip("needs vww96 and the reference weights: run `python -m trecx reference PATH`")
+    data = datasets.load("vww96")
+    for method in ("baseline", "trecx_ev"):
+        run = Run("vww", method, "vww96", "finetune", start="mlperf_tiny")
+        network = run.network()
+        start.apply(network, run.start)
+        answers = log_probs(network, inputs(data, "test", run), "vww")[:, -1].argmax(1)
+        assert (answers == labels(data, "test")).float().mean().item() == pytest.approx(0.853)

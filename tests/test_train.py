@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from trecx.augment import AUGMENTATIONS, affine, crop, flip, shift_rows
+from trecx.augment import AUGMENTATIONS, affine, colour, crop, flip, mixup, resized_crop, shift_rows
 from trecx.errors import TrecxError
 from trecx.losses import early_weights, exit_losses, joint_loss
 from trecx.recipes import RECIPES, Recipe, get_recipe, learning_rate
-from trecx.train import Progress, batches, make_batch, make_optimizer, train
+from trecx.train import Average, Progress, batches, log_probs, make_batch, make_optimizer, resize, train
 from trecx.zoo import METHODS, build
 
 Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -31,11 +32,13 @@ def small(**changes: Any) -> Recipe:
     return replace(get_recipe("quick", "kws", 3), batch=32, **changes)
 
 
-def fit(recipe: Recipe, state: Path | None = None, method: str = "trecx_ev", seed: int = 0) -> tuple[Any, Progress]:
+def fit(
+    recipe: Recipe, state: Path | None = None, method: str = "trecx_ev", seed: int = 0, **options: Any
+) -> tuple[Any, Progress]:
     torch.manual_seed(seed)
     network = build("kws", method)
-    shares = (0.5,) * (network.num_exits - 1)
-    return network, train(network, METHODS[method], recipe, "kws", tiny(), seed=seed, shares=shares, state=state)
+    options |= {"seed": seed, "shares": (0.5,) * (network.num_exits - 1), "state": state}
+    return network, train(network, METHODS[method], recipe, "kws", tiny(), **options)
 
 
 # ---- losses
@@ -105,6 +108,15 @@ def test_unknown_recipe_and_epochs_are_refused() -> None:
         get_recipe("slow", "ic")
     with pytest.raises(TrecxError, match="from 1"):
         get_recipe("fast", "ic", 0)
+    with pytest.raises(TrecxError, match=r"task kws has no recipe 'finetune': choose one of paper, fast, quick$"):
+        get_recipe("finetune", "kws")
+
+
+def test_recipes_of_old_average_and_blend_nothing() -> None:
+    for name in ("paper", "fast", "quick"):
+        for recipe in RECIPES[name].values():
+            assert (recipe.ema, recipe.mixup, recipe.head_rate) == (0, 0, 1)
+    assert RECIPES["finetune"].keys() == RECIPES["long"].keys() == {"vww"}
 
 
 # ---- batches
@@ -204,6 +216,74 @@ def test_recipes_may_mask_but_ours_do_not() -> None:
     assert not [name for name in ours if name.startswith("mask")]
 
 
+def test_colour_changes_brightness_contrast_and_saturation_and_nothing_else() -> None:
+    x = torch.rand(64, 3, 8, 8, generator=draws())
+    grey = (x * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    assert torch.allclose(colour(x, draws(), 0, 0, 0), x, atol=1e-6)
+    assert torch.equal(colour(x, draws(), 0.3, 0.3, 0.3), colour(x, draws(), 0.3, 0.3, 0.3))
+    light = (colour(x, draws(), 0.3, 0, 0) / x).flatten(1)
+    assert torch.allclose(light, light[:, :1].expand_as(light), rtol=1e-4)  # one factor an image
+    assert 0.7 <= light.min() < 0.8 < 1.2 < light.max() <= 1.3001
+    spread = colour(x, draws(), 0, 0.3, 0)
+    middle = grey.mean((1, 2))[:, None, None, None]
+    factors = ((spread - middle) / (x - middle)).flatten(1).median(1).values
+    assert torch.allclose(spread, middle + factors[:, None, None, None] * (x - middle), atol=1e-4)
+    assert 0.7 <= factors.min() < 0.8 < 1.2 < factors.max() <= 1.3001
+    vivid = colour(x, draws(), 0, 0, 0.3)
+    moved = (vivid - x).abs().amax((1, 2, 3))
+    assert torch.allclose((vivid * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1), grey, atol=1e-5)
+    assert moved.max() > 0.1
+    flat = torch.full((4, 3, 8, 8), 0.5)  # grey has no contrast and no saturation to change
+    assert torch.allclose(colour(flat, draws(), 0, 0.9, 0.9), flat, atol=1e-6)
+
+
+def test_resized_crop_cuts_an_upright_rectangle_of_the_stated_size_inside_the_image() -> None:
+    x = torch.rand(16, 3, 12, 12, generator=draws())
+    assert torch.allclose(resized_crop(x, draws(), 1, 1), x, atol=1e-5)
+    side = 101
+    rows = torch.linspace(-1, 1, side)
+    ramps = torch.stack([rows[:, None].expand(side, side), rows[None].expand(side, side)]).expand(512, 2, side, side)
+    out = resized_crop(ramps.contiguous(), draws(), 0.4, 1.5)
+    inner = out[:, :, 10:91, 10:91]  # away from the repeated edges
+    height, width = ((inner[:, k].amax((1, 2)) - inner[:, k].amin((1, 2))) / (rows[90] - rows[10]) for k in (0, 1))
+    assert (inner[:, 0].std(2).max(), inner[:, 1].std(1).max()) == (pytest.approx(0, abs=1e-4),) * 2
+    area, ratio = height * width, width / height
+    assert 0.33 < area.min() < 0.42  # below 0.4 only where a long side was cut to the image's
+    assert 0.97 < area.max() <= 1.0001
+    assert 1 / 1.5 - 0.01 <= ratio.min() < 0.75
+    assert 1.3 < ratio.max() <= 1.51
+    assert out.abs().max() <= 1.0001
+    centre = out[:, :, 50, 50]
+    assert centre.abs().mean(0).min() > 0.03
+    assert centre.mean(0).abs().max() < 0.05
+
+
+def test_mixup_blends_pairs_and_leaves_padding_alone() -> None:
+    x = torch.rand(20, 3, 4, 4, generator=draws())
+    mixed, partner, share = mixup(x, draws(), 0.2, padded=4)
+    assert torch.allclose(mixed, share * x + (1 - share) * x[partner], atol=1e-6)
+    assert sorted(partner[:16].tolist()) == list(range(16))
+    assert partner[16:].tolist() == [16, 17, 18, 19]
+    assert 0 <= share <= 1
+    again = mixup(x, draws(), 0.2, padded=4)
+    assert torch.equal(mixed, again[0])
+    shares = [mixup(x, torch.Generator().manual_seed(k), 0.2)[2] for k in range(300)]
+    assert sum(shares) / 300 == pytest.approx(0.5, abs=0.07)
+    # Beta(0.2, 0.2) has three quarters of its weight outside 0.1 to 0.9: most pairs are hardly blended.
+    assert 0.6 < sum(not 0.1 < value < 0.9 for value in shares) / 300 < 0.85
+
+
+def test_resize_averages_and_keeps_type() -> None:
+    x = torch.zeros(3, 3, 96, 96, dtype=torch.uint8)
+    x[:, :, :, ::2] = 200  # stripes that plain sampling would keep or lose
+    small = resize(x, 48)
+    assert small.shape == (3, 3, 48, 48)
+    assert small.dtype == torch.uint8
+    assert (small[:, :, :, 4:-4].int() - 100).abs().max() <= 15
+    assert resize(x, 0) is x
+    assert resize(x, 96) is x
+
+
 # ---- engine
 
 
@@ -217,9 +297,13 @@ def test_training_learns_and_repeats_under_its_seed() -> None:
     assert not all(torch.equal(state[k], different[k]) for k in state)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_interrupted_run_ends_in_the_same_weights(tmp_path: Path, optimizer: str) -> None:
-    recipe = small(optimizer=optimizer, rate=1e-2)
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": "sgd"}, {"optimizer": "adam"}, {"ema": 0.9, "mixup": 0.2, "head_rate": 3.0}],
+    ids=["sgd", "adam", "averaged and blended"],
+)
+def test_interrupted_run_ends_in_the_same_weights(tmp_path: Path, changes: dict[str, Any]) -> None:
+    recipe = small(rate=1e-2, **changes)
     whole, history = fit(recipe)
     state = tmp_path / "state.safetensors"
 
@@ -235,8 +319,82 @@ def test_interrupted_run_ends_in_the_same_weights(tmp_path: Path, optimizer: str
     with pytest.raises(Stop):
         train(network, METHODS["trecx_ev"], recipe, "kws", tiny(), seed=0, shares=(0.5,), state=state, report=stop)
     resumed, continued = fit(recipe, state)
-    assert [row["loss_2"] for row in continued.rows] == [row["loss_2"] for row in history.rows]
+    assert continued.rows == history.rows
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+    finished, _ = fit(recipe, state)  # stopped between the last epoch and the record
+    assert all(torch.equal(v, finished.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_average_is_the_formula_and_is_what_is_kept() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    average = Average(network, 0.9)
+    weight, mean = network[0].weight, network[1].running_mean
+    by_hand = [weight.item(), mean.item()]
+    for step in range(100):
+        with torch.no_grad():
+            weight.fill_(step)
+            mean.fill_(-step)
+        average.update(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        by_hand = [decay * old + (1 - decay) * new for old, new in zip(by_hand, (step, -step), strict=True)]
+    with average.applied():
+        assert [weight.item(), mean.item()] == pytest.approx(by_hand, rel=1e-5)
+    assert (weight.item(), mean.item()) == (99, -99)
+    average.keep()
+    assert [weight.item(), mean.item()] == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_averaged_weights_are_validated_and_returned() -> None:
+    plain, _ = fit(small())
+    averaged, history = fit(small(ema=0.9))
+    assert not torch.equal(plain.final.classifier.weight, averaged.final.classifier.weight)
+    hits = log_probs(averaged, tiny()[2], "kws").argmax(2) == tiny()[3][:, None]
+    assert [history.rows[-1][f"val_accuracy_{k}"] for k in (1, 2)] == pytest.approx(hits.float().mean(0).tolist())
+
+
+def test_blended_run_trains_on_both_labels() -> None:
+    _, plain = fit(small())
+    _, blended = fit(small(mixup=1.0))
+    assert blended.rows[-1]["loss_2"] > plain.rows[-1]["loss_2"]
+    assert math.isfinite(blended.rows[-1]["loss_1"])
+
+
+def test_frozen_backbone_keeps_weights_and_statistics_while_the_heads_learn() -> None:
+    torch.manual_seed(0)
+    before = {k: v.clone() for k, v in build("kws", "trecx_ev").state_dict().items()}
+    network, progress = fit(small(), frozen=True)
+    after = network.state_dict()
+    assert all(torch.equal(before[k], v) for k, v in after.items() if k.startswith("backbone."))
+    heads = [k for k in after if k.startswith(("exits.", "final.")) and k.endswith("weight")]
+    assert not any(torch.equal(before[k], after[k]) for k in heads)
+    assert progress.rows[-1]["loss_1"] < progress.rows[0]["loss_1"]
+
+
+def test_interrupted_frozen_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    recipe, state = small(), tmp_path / "state.safetensors"
+    whole, _ = fit(recipe, frozen=True)
+
+    def stop(epochs: int, row: dict[str, Any]) -> None:
+        if epochs == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, state, frozen=True, report=stop)
+    resumed, _ = fit(recipe, state, frozen=True)
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_head_rate_moves_the_early_exit_only() -> None:
+    network = build("vww", "trecx_ev")
+    groups = make_optimizer(network, RECIPES["finetune"]["vww"]).param_groups
+    exits = {id(p) for p in network.exits.parameters()}
+    for group in groups:
+        inside = {id(p) in exits for p in group["params"]}
+        assert inside == {group["factor"] == 20.0}
+    kernels = {id(p) for p in network.l2_kernels()}
+    assert {id(p) for g in groups if g["weight_decay"] for p in g["params"]} == kernels
+    assert sum(len(g["params"]) for g in groups) == len(list(network.parameters()))
+    assert len(make_optimizer(build("vww", "baseline"), RECIPES["finetune"]["vww"]).param_groups) == 2
 
 
 def test_ev_weights_are_tied_while_they_are_copied_and_free_afterwards() -> None:

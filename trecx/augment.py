@@ -3,8 +3,10 @@
 All randomness comes from the generator handed in, so a run repeats under its seed.
 """
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -80,6 +82,63 @@ def affine(x: Tensor, generator: Generator, degrees: float, shift: float, zoom: 
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
+def colour(x: Tensor, generator: Generator, brightness: float, contrast: float, saturation: float) -> Tensor:
+    """Multiply brightness, contrast and saturation of RGB images by factors of up to 1 -+ the given shares.
+
+    Contrast is taken about an image's own mean grey, saturation about each pixel's grey (luma of Rec. 601), as in
+    torchvision's ColorJitter. Nothing is clipped, so values may leave the range a little.
+    """
+    shares = torch.tensor([brightness, contrast, saturation])
+    factors = 1 + shares[:, None] * (torch.rand(3, len(x), generator=generator) * 2 - 1)
+    light, spread, vivid = factors.to(x.device)[:, :, None, None, None]
+    x = x * light
+    grey = _grey(x)
+    x = torch.lerp(grey.mean((2, 3), keepdim=True), x, spread)
+    return torch.lerp(_grey(x), x, vivid)
+
+
+def _grey(x: Tensor) -> Tensor:
+    """Luma of RGB images: (N, 3, H, W) -> (N, 1, H, W)."""
+    return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+
+
+def resized_crop(x: Tensor, generator: Generator, smallest: float, stretch: float) -> Tensor:
+    """Cut out a random rectangle and resize it to the whole, bilinear (Szegedy et al. 2015, 'Inception crop').
+
+    Its area is a share of the image's from `smallest` to 1, its aspect ratio from 1 / `stretch` to `stretch` (uniform
+    in the logarithm), its place anywhere inside the image. A side that would be longer than the image is cut to it.
+    """
+    area, ratio, cy, cx = torch.rand(4, len(x), generator=generator)
+    area = smallest + (1 - smallest) * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(stretch))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    none = torch.zeros_like(width)
+    # Rows map output to input coordinates in [-1, 1], where the centre may lie up to 1 - side from the middle.
+    matrix = torch.stack(
+        [
+            torch.stack([width, none, (1 - width) * (2 * cx - 1)], 1),
+            torch.stack([none, height, (1 - height) * (2 * cy - 1)], 1),
+        ],
+        1,
+    ).to(x.device)
+    grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def mixup(x: Tensor, generator: Generator, strength: float, padded: int = 0) -> tuple[Tensor, Tensor, float]:
+    """Blend every image with another of the batch (Zhang et al. 2018): share * x + (1 - share) * x[partner].
+
+    The share is one draw a batch from Beta(strength, strength). The last `padded` rows stay alone. Returns the blended
+    batch, the partner of each row (N,) int64, and the share of the image itself in [0, 1].
+    """
+    real = len(x) - padded
+    partner = torch.cat([torch.randperm(real, generator=generator), torch.arange(real, len(x))]).to(x.device)
+    # PyTorch's beta distribution takes no generator.
+    draw = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+    share = float(draw.beta(strength, strength))
+    return torch.lerp(x[partner], x, share), partner, share
+
+
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "flip": flip,
     "crop": crop,
@@ -87,4 +146,6 @@ AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "mask_rows": mask_rows,
     "mask_columns": mask_columns,
     "affine": affine,
+    "colour": colour,
+    "resized_crop": resized_crop,
 }

@@ -33,12 +33,15 @@ class Material:
     """What the claims are judged on: any part may be missing, and with it the claims about it.
 
     results: task -> method -> records, one a seed. placement: tap -> records of DS-CNN with its exit there (C10).
-    extra_class: records of ResNet-8 T-RecX with one more class (C11).
+    extra_class: records of ResNet-8 T-RecX with one more class (C11). carried_over: judge C9 on MobileNet too, which
+    the paper leaves out. reasons: claim -> why these runs cannot settle it, whatever they show.
     """
 
     results: Mapping[str, Group]
     placement: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     extra_class: Sequence[Record] = ()
+    carried_over: bool = False
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def having(self, *methods: str) -> dict[str, Group]:
         """The tasks that have records of all these methods."""
@@ -59,6 +62,8 @@ def claims_table(material: Material) -> pd.DataFrame:
         verdict, evidence = finding
         if stand_in and claim not in ON_COUNTS:
             verdict = "not testable here"
+        if claim in material.reasons:
+            verdict, evidence = "not testable here", f"{evidence}; {material.reasons[claim]}"
         said = paper()["claims"][claim]
         rows.append({"claim": claim, "paper": said["text"].strip(), "source": said["source"], "verdict": verdict})
         rows[-1]["evidence"] = evidence
@@ -157,7 +162,7 @@ def _prior_work(m: Material) -> Finding:
         f"{task} {rival}": dominance(group["trecx_ev"], group[rival])
         for rival in ("branchynet", "sdn")
         for task, group in m.having("trecx_ev", rival).items()
-        if task in ("ic", "kws")  # the paper has no MobileNet here
+        if m.carried_over or task in ("ic", "kws")  # the paper has no MobileNet here
     }
     if not ahead:
         return None

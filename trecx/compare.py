@@ -9,6 +9,7 @@ import pandas as pd
 
 from trecx.errors import TrecxError
 from trecx.evaluate import benefit_curve
+from trecx.paper import paper
 from trecx.records import Record
 from trecx.stats import Interval, bootstrap_difference, probability_of_improvement, sign_flip_test
 from trecx.tables import Group, label_of
@@ -100,6 +101,27 @@ def _each_exit(a: Sequence[Record], b: Sequence[Record]) -> list[dict[str, Any]]
             }
         )
     return rows
+
+
+def settled(groups: Group, task: str) -> pd.DataFrame:
+    """How finely the paper's differences can be measured on these runs, whatever they turned out to be.
+
+    Columns: claim, difference, paper (its size in points), half-width (of our 95 % interval over seeds and samples, in
+    points), seeds, settled ('yes' if a difference of the paper's size would be told from none).
+    """
+    printed, gain = paper()["table_1"][task], paper()["claims"]["C6"]["final_accuracy_gain"][task]
+    above = printed["trecx"]["final_accuracy"] - printed["baseline"]["accuracy"]
+    rows = []
+    for claim, first, second, size in (("C3", "trecx_ev", "baseline", above), ("C6", "trecx_ev", "trecx_no_ev", gain)):
+        if not (groups.get(first) and groups.get(second)):
+            continue
+        found = difference(groups[first], groups[second])
+        half = (found.high - found.low) / 2
+        name = f"{label_of(first)} minus {label_of(second)}, final exit"
+        row = {"claim": claim, "difference": name, "paper": size, "half-width": half}
+        seeds = len(pairs(groups[first], groups[second]))
+        rows.append(row | {"seeds": seeds, "settled": "yes" if half < size else "no"})
+    return pd.DataFrame(rows)
 
 
 def mean_curve(records: Sequence[Record], cost: np.ndarray, unit: str = "flops") -> np.ndarray:

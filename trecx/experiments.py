@@ -118,28 +118,31 @@ class Published:
     """The runs of a sweep that have a published record, by what was varied; nothing is ever trained for it.
 
     methods: method -> records, one a seed, of the runs with every setting at its default. static: label -> smaller
-    networks without exits. weights: w -> `trecx_ev` under that loss weight. places: method -> tap -> records.
-    extra_class: `trecx_ev` with one more class. variants: every other combination of settings, under a name such as
-    'trecx_concat, w = 0.3'. missing: names of runs without a record.
+    networks without exits, narrower or on fewer pixels. weights: w -> `trecx_ev` under that loss weight. places: method
+    -> tap -> records. extra_class: `trecx_ev` with one more class. frozen: method -> records of heads trained alone.
+    variants: every other combination of settings, under a name such as 'trecx_concat, w = 0.3'; so are runs that start
+    from other weights than the first of the list. missing: names of runs without a record. sweep: its name.
     """
 
+    sweep: str = ""
     methods: Group = field(default_factory=dict)
     static: Group = field(default_factory=dict)
     weights: Group = field(default_factory=dict)
     places: dict[str, Group] = field(default_factory=dict)
     extra_class: list[Record] = field(default_factory=list)
+    frozen: Group = field(default_factory=dict)
     variants: Group = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
 
 
-def published(sweep: str) -> Published:
+def published(sweep: str, *, may_be_empty: bool = False) -> Published:
     """The published records of one of the project's sweeps.
 
     Raises:
-        TrecxError: no such sweep, or none of its runs has a published record.
+        TrecxError: no such sweep, or none of its runs has a published record, unless `may_be_empty`.
     """
-    found = Published()
+    found = Published(sweep)
     runs = load(own(sweep))
     for run in runs:
         folder = paths.PUBLISHED / run.data / run.name
@@ -148,9 +151,9 @@ def published(sweep: str) -> Published:
             continue
         record = open_record(folder)
         found.records.append(record)
-        _group(found, run, run.recipe != runs[0].recipe).append(record)
+        _group(found, run, runs[0]).append(record)
         tap = get_method(run.method).taps[run.task]
-        if not _settings(run) and run.recipe == runs[0].recipe:
+        if not _settings(run, runs[0]):
             if len(tap) == 1:  # these runs are also one place and, for T-RecX, one loss weight
                 found.places.setdefault(run.method, {}).setdefault(tap[0], []).append(record)
             if run.method == "trecx_ev":
@@ -159,41 +162,45 @@ def published(sweep: str) -> Published:
         ordered = {tap: taps[tap] for tap in sorted(taps, key=lambda tap: (len(tap), tap))}  # layer4 before layer10
         taps.clear()
         taps.update(ordered)
-    if not found.records:
+    if not (found.records or may_be_empty):
         raise TrecxError(
             f"no run of sweep {sweep!r} has a published record: run `python -m trecx sweep {sweep} --publish`"
         )
     return found
 
 
-def _settings(run: Run) -> dict[str, str]:
-    """The settings of a run that are not at their defaults, as text."""
+def _settings(run: Run, first: Run) -> dict[str, str]:
+    """The settings of a run that are not at their defaults, or not those of the list's first run, as text."""
     given = {
         "width": f"width {run.width:g}" if run.width != 1 else "",
+        "resolution": f"resolution {run.resolution}" if run.resolution else "",
         "w_early": f"w = {run.w_early:g}" if run.w_early is not None else "",
         "taps": f"after {'-'.join(run.taps)}" if run.taps is not None else "",
         "extra_classes": f"{run.extra_classes} more class{'es' * (run.extra_classes > 1)}" if run.extra_classes else "",
         "epochs": f"{run.epochs} epochs" if run.epochs is not None else "",
+        "frozen": "heads alone" if run.frozen else "",
+        "start": (f"from {run.start}" if run.start else "from scratch") if run.start != first.start else "",
+        "recipe": f"recipe {run.recipe}" if run.recipe != first.recipe else "",
     }
     return {name: text for name, text in given.items() if text}
 
 
-def _group(found: Published, run: Run, other_recipe: bool) -> list[Record]:
+def _group(found: Published, run: Run, first: Run) -> list[Record]:
     """The list in `found` that a run's record belongs to; only a single setting of the right method is a known one."""
-    settings = _settings(run)
-    if not other_recipe:
-        if not settings:
-            return found.methods.setdefault(run.method, [])
-        if [*settings] == ["taps"]:
-            return found.places.setdefault(run.method, {}).setdefault("-".join(run.taps or ()), [])
-        if (run.method, *settings) == ("baseline", "width"):
-            return found.static.setdefault(settings["width"], [])
-        if (run.method, *settings) == ("trecx_ev", "w_early"):
-            return found.weights.setdefault(run.w_early, [])
-        if (run.method, *settings) == ("trecx_ev", "extra_classes"):
-            return found.extra_class
-    name = ", ".join([run.method, *settings.values(), *([f"recipe {run.recipe}"] if other_recipe else [])])
-    return found.variants.setdefault(name, [])
+    settings = _settings(run, first)
+    if not settings:
+        return found.methods.setdefault(run.method, [])
+    if [*settings] == ["taps"]:
+        return found.places.setdefault(run.method, {}).setdefault("-".join(run.taps or ()), [])
+    if [*settings] == ["frozen"]:
+        return found.frozen.setdefault(run.method, [])
+    if run.method == "baseline" and [*settings] in (["width"], ["resolution"]):
+        return found.static.setdefault(", ".join(settings.values()), [])
+    if (run.method, *settings) == ("trecx_ev", "w_early"):
+        return found.weights.setdefault(run.w_early, [])
+    if (run.method, *settings) == ("trecx_ev", "extra_classes"):
+        return found.extra_class
+    return found.variants.setdefault(", ".join([run.method, *settings.values()]), [])
 
 
 def provenance_of(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
@@ -218,12 +225,18 @@ def recipe_text(record: Record) -> str:
         "shift_rows": "time shift by up to {:g} frames",
         "flip": "random flip",
         "crop": "random crop by up to {:g}",
+        "affine": "rotation by up to {:g}°, shift by {:g} and zoom by {:g} of the side",
+        "resized_crop": "resized crop of at least {:g} of the area",
+        "colour": "brightness, contrast and saturation by up to {:g}",
     }
     augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
+    augment += [f"mixup {recipe['mixup']:g}"] if recipe.get("mixup") else []
+    average = f", averaged weights (decay {recipe['ema']:g} a step)" if recipe.get("ema") else ""
+    exits = f" ({recipe['head_rate']:g} times that for early exits)" if recipe.get("head_rate", 1) != 1 else ""
     return (
         f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
-        f"{recipe['rate']:g}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
-        f"{', '.join(augment) or 'no augmentation'}, {recipe['precision']}"
+        f"{recipe['rate']:g}{exits}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
+        f"{', '.join(augment) or 'no augmentation'}{average}, {recipe['precision']}"
     )
 
 

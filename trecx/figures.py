@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trecx.calibrate import scaled, temperatures
 from trecx.evaluate import benefit_curve, confidence, expected_calibration_error, reliability_bins, varied
 from trecx.notebook import COLOURS, style
+from trecx.paper import paper
 from trecx.records import Record
 from trecx.robustness import RobustnessRecord, summary
 from trecx.tables import cost_unit, early_confidences, label_of, method_of
@@ -88,6 +89,7 @@ def benefit_curves(
     target: float | None = None,
     unit: str = "flops",
     static: Mapping[str, Sequence[Record]] | None = None,
+    legend: bool = True,
 ) -> Figure:
     """One panel of `draw_curves`, with a line at `target` percent (the accuracy one point below the baseline).
 
@@ -97,7 +99,8 @@ def benefit_curves(
     draw_curves(ax, groups, unit)
     if target is not None:
         ax.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
-    ax.legend(loc="lower right")
+    if legend:
+        ax.legend(loc="lower right")
     static_points(ax, static or {}, unit)
     return figure
 
@@ -302,3 +305,20 @@ def static_points(ax: Axes, groups: Mapping[str, Sequence[Record]], unit: str = 
         accuracy = np.mean([100 * r.accuracies()[-1] for r in records])
         ax.plot(cost, accuracy, marker="o", markerfacecolor="none", color="#000000")
         ax.annotate(label, (cost, accuracy), xytext=(4, -10), textcoords="offset points", fontsize=9)
+
+
+def paper_points(ax: Axes, task: str) -> None:
+    """What Table 1 prints, in MFLOPs and percent: the baseline, and T-RecX one, two and three points below it."""
+    printed = paper()["table_1"][task]
+    base, at = printed["baseline"], printed["trecx"]["mflops_at_drop"]
+    points = [(base["mflops"], base["accuracy"]), *((cost, base["accuracy"] - drop) for drop, cost in at.items())]
+    look: dict[str, Any] = {"markersize": 9, "markerfacecolor": "none", "linestyle": "none"}
+    ax.plot(*points[0], marker="*", color=COLOURS["baseline"], label="Baseline, paper", **look)
+    ax.plot(*zip(*points[1:], strict=True), marker="*", color=COLOURS["trecx_ev"], label="T-RecX, paper", **look)
+
+
+def released_point(ax: Axes, record: Record, unit: str = "flops") -> None:
+    """Released weights of the network without exits, as an open square."""
+    cost, accuracy = record.manifest["cost"][unit][-1] / 1e6, 100 * record.accuracies()[-1]
+    label = "Baseline, released weights"
+    ax.plot(cost, accuracy, "s", markersize=9, markerfacecolor="none", color=COLOURS["baseline"], label=label)

@@ -37,6 +37,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "trecx_no_ev": {"color": "#3A93D0", "linestyle": "--", "marker": "v"},
     "trecx_no_transfer": {"color": "#00865F", "linestyle": "-.", "marker": "^"},
     "trecx_concat": {"color": "#B05A90", "linestyle": ":", "marker": "P"},
+    "trecx_stride_first": {"color": "#5A3E9B", "linestyle": "-", "marker": "d"},
     "branchynet": {"color": "#C44E00", "linestyle": "-", "marker": "<"},
     "branchynet_fair": {"color": "#C44E00", "linestyle": "--", "marker": "<"},
     "sdn": {"color": "#A97400", "linestyle": "-", "marker": ">"},

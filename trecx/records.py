@@ -153,9 +153,13 @@ def publish(record: Record) -> Record:
             for name in (*FILES, record.weights.name):
                 if (record.folder / name).is_file():
                     shutil.copyfile(record.folder / name, folder / name)
-    setting = record.manifest["run"] | {"seed": None}
+    from trecx.runs import settings  # imports this module
+
+    def setting(r: Record) -> dict[str, Any]:
+        return settings(r)["run"] | {"seed": None}
+
     published = all_records(target.parent.name, published_only=True)
-    siblings = [r for r in published if r.manifest["run"] | {"seed": None} == setting]
+    siblings = [r for r in published if setting(r) == setting(record)]
     best = max(siblings, key=lambda r: r.accuracies("val")[-1])
     for sibling in siblings:
         if sibling.folder != best.folder:

@@ -23,6 +23,8 @@ PAIRS = (
     ("trecx_ev", "trecx_no_transfer"),
     ("trecx_no_transfer", "trecx_no_ev"),
     ("trecx_ev", "trecx_concat"),
+    ("trecx_stride_first", "trecx_no_ev"),
+    ("trecx_stride_first", "trecx_ev"),
     ("trecx_ev", "branchynet"),
     ("trecx_ev", "branchynet_fair"),
     ("trecx_ev", "sdn"),
@@ -38,7 +40,8 @@ def task_of(found: Published) -> str:
 
 def runs(found: Published) -> pd.DataFrame:
     """The networks, how often each was trained, what they cost, and the minutes that a training took."""
-    return tables.trainings(found.methods, found.static)
+    frozen = {f"{method}, heads alone": records for method, records in found.frozen.items()}
+    return tables.trainings({**found.methods, **frozen}, found.static)
 
 
 def standalone(found: Published) -> pd.DataFrame:
@@ -70,9 +73,9 @@ def paired(found: Published) -> pd.DataFrame:
     return differences(found.methods, PAIRS)
 
 
-def static(found: Published, unit: str = "flops") -> pd.DataFrame:
-    """Smaller networks without exits against T-RecX at their cost."""
-    return against_static(found.methods["trecx_ev"], found.static, unit)
+def static(found: Published, unit: str = "flops", method: str = "trecx_ev") -> pd.DataFrame:
+    """Smaller networks without exits against T-RecX, or another method, at their cost."""
+    return against_static(found.methods[method], found.static, unit)
 
 
 def loss_weight(found: Published) -> pd.DataFrame:

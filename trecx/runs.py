@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from trecx import data as datasets
-from trecx import paths
+from trecx import paths, start
 from trecx.cost import Cost, measure
 from trecx.environment import hardware, versions
 from trecx.errors import TrecxError
@@ -25,8 +25,8 @@ from trecx.network import EarlyExitNetwork
 from trecx.recipes import Recipe, get_recipe
 from trecx.records import Record, load_weights, pack, save_weights, whole_folder, write
 from trecx.tasks import TASKS, get_task
-from trecx.train import Report, default_device, log_probs, scale, to_input, train
-from trecx.zoo import build, get_method
+from trecx.train import Report, default_device, log_probs, resize, scale, to_input, train
+from trecx.zoo import build, get_method, input_shape
 
 PROFILES = ("quick", "full")
 
@@ -36,7 +36,9 @@ class Run:
     """One training: what to train, on which data, how, under which seed. Checked when it is made.
 
     `data` is a prepared data set, by default the task's quick stand-in. `epochs`, `w_early` and `taps`
-    replace the recipe's and the method's own where given; `width` and `extra_classes` change the network.
+    replace the recipe's and the method's own where given; `width` and `extra_classes` change the network, `resolution`
+    (pixels, 0 for the task's own) its inputs. `start` names trained weights to go on from, see `trecx.start` (they need
+    not be there before the training); `frozen` then trains the heads alone.
     """
 
     task: str
@@ -49,6 +51,9 @@ class Run:
     taps: tuple[str, ...] | None = None
     width: float = 1.0
     extra_classes: int = 0
+    start: str = ""
+    frozen: bool = False
+    resolution: int = 0
 
     def __post_init__(self) -> None:
         task = get_task(self.task)
@@ -63,6 +68,14 @@ class Run:
         early_weights(method, self.task, self.w_early, 0, (1.0,))
         if self.seed < 0 or self.extra_classes < 0:
             raise TrecxError("seed and extra_classes are impossible: choose whole numbers from 0")
+        if self.start and start.task_of(self.start) != self.task:
+            raise TrecxError(f"start {self.start!r} is of task {start.task_of(self.start)}, not {self.task}")
+        if self.start and (self.width != 1 or self.extra_classes):
+            raise TrecxError(
+                f"start {self.start!r} has the benchmark's own size: it takes width 1 and no extra classes"
+            )
+        if self.frozen and not self.start:
+            raise TrecxError("a frozen backbone needs trained weights: give start as well")
         with torch.random.fork_rng(devices=[]):
             self.network()  # refuses an impossible tap or width now, not after the runs before it
 
@@ -78,14 +91,19 @@ class Run:
         options += [f"tap-{'-'.join(self.taps)}"] if self.taps is not None else []
         options += [f"width{self.width:g}"] if self.width != 1 else []
         options += [f"extra{self.extra_classes}"] if self.extra_classes else []
+        options += [f"res{self.resolution}"] if self.resolution else []
+        options += [f"from-{self.start}"] if self.start else []
+        options += ["frozen"] if self.frozen else []
         parts = [self.task, self.method, *options, f"{self.recipe}{self.resolved_recipe.epochs}", f"seed{self.seed}"]
         return "-".join(parts)
 
     def network(self) -> EarlyExitNetwork:
-        """The network with the weights that this run starts from."""
+        """The network with fresh weights; those of `start` come in when it is trained."""
         torch.manual_seed(self.seed)
         classes = len(TASKS[self.task].classes) + self.extra_classes
-        return build(self.task, self.method, taps=self.taps, width=self.width, classes=classes)
+        return build(
+            self.task, self.method, taps=self.taps, width=self.width, classes=classes, resolution=self.resolution
+        )
 
 
 def runs_of(profile: str, task: str, method: str, seeds: Iterable[int], **options: Any) -> list[Run]:
@@ -108,10 +126,22 @@ def find(run: Run) -> Record | None:
             continue
         record = Record(folder)
         wanted = identity(run, datasets.load(run.data).checksum if same_code else "")
-        keys = wanted if same_code else ("run", "recipe")
-        if all(record.manifest.get(key) == wanted[key] for key in keys):
+        made = record.manifest | settings(record)
+        keys = [key for key in wanted if key != "start" or wanted[key]] if same_code else ["run", "recipe"]
+        if all(made.get(key) == wanted[key] for key in keys):
             return record
     return None
+
+
+def settings(record: Record) -> dict[str, dict[str, Any]]:
+    """`run` and `recipe` of a record, with today's defaults for fields that did not exist when it was made."""
+    kinds: dict[str, Any] = {"run": Run, "recipe": Recipe}
+    return {key: _defaults(kind) | record.manifest.get(key, {}) for key, kind in kinds.items()}
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """Default values of a dataclass, as JSON gives them back."""
+    return json.loads(json.dumps({f.name: f.default for f in fields(kind) if f.default is not MISSING}))
 
 
 def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
@@ -119,8 +149,10 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
     data = datasets.load(run.data)
     device = default_device()
     network, recipe = run.network(), run.resolved_recipe
-    cost = measure(network, TASKS[run.task].input_shape)
-    splits = [(to_input(getattr(data, f"x_{s}")), labels(data, s)) for s in ("train", "val", "test")]
+    if run.start:
+        start.apply(network, run.start)
+    cost = measure(network, input_shape(run.task, run.resolution))
+    splits = [(inputs(data, s, run), labels(data, s)) for s in ("train", "val", "test")]
     target = paths.RECORDS / run.data / run.name
     ident = identity(run, data.checksum)
     partial = target.with_name(f"{run.name}.partial")
@@ -134,6 +166,7 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
         seed=run.seed,
         w_early=run.w_early,
         shares=tuple(c / cost.macs[-1] for c in cost.macs[:-1]),
+        frozen=run.frozen,
         state=partial / "state.safetensors",
         report=report,
         device=device,
@@ -178,7 +211,7 @@ def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
             f"data set {run.data} is not the one that {record.name} was trained on: "
             f"its checksum is {data.checksum[:12]}, the record's {record.manifest['data']['checksum'][:12]}"
         )
-    x, y = to_input(data.x_test), labels(data, "test")
+    x, y = inputs(data, "test", run), labels(data, "test")
     again = log_probs(network, x, run.task).argmax(2) == y[:, None]
     answer = {
         "record": str(record.folder),
@@ -207,6 +240,11 @@ def run_of(record: Record) -> Run:
     return Run(**fields)
 
 
+def inputs(data: datasets.Dataset, split: str, run: Run) -> torch.Tensor:
+    """Network inputs of a split (n, C, H, W) in their stored type, at the run's resolution."""
+    return resize(to_input(getattr(data, f"x_{split}")), run.resolution)
+
+
 def labels(data: datasets.Dataset, split: str) -> torch.Tensor:
     """Labels of a split (n,) int64."""
     return torch.from_numpy(np.asarray(getattr(data, f"y_{split}"), dtype=np.int64))
@@ -214,27 +252,29 @@ def labels(data: datasets.Dataset, split: str) -> torch.Tensor:
 
 def cost_of(run: Run) -> Cost:
     """Parameters and cost of the run's network, without training it."""
-    return measure(run.network(), TASKS[run.task].input_shape)
+    return measure(run.network(), input_shape(run.task, run.resolution))
 
 
 def identity(run: Run, checksum: str) -> dict[str, Any]:
-    """What makes two runs the same: their settings, the data, and the code that trains."""
-    return json.loads(  # through JSON, so that it compares with a manifest
-        json.dumps(
-            {
-                "run": asdict(run),
-                "recipe": asdict(run.resolved_recipe),
-                "checksum": checksum,
-                "engine": engine_fingerprint(),
-            }
-        )
-    )
+    """What makes two runs the same: their settings, the data, the weights they start from, and the code that trains.
+
+    `start` is the sha256 of these weights, empty if they are not there; absent for a run from scratch.
+    """
+    ident = {
+        "run": asdict(run),
+        "recipe": asdict(run.resolved_recipe),
+        "checksum": checksum,
+        "engine": engine_fingerprint(),
+    }
+    if run.start:
+        ident["start"] = start.checksum(run.start)
+    return json.loads(json.dumps(ident))  # through JSON, so that it compares with a manifest
 
 
 @cache
 def engine_fingerprint() -> str:
     """Checksum of the code that decides a training's outcome, comments and layout aside."""
-    modules = ("layers", "backbones", "heads", "network", "zoo", "losses", "augment", "train")
+    modules = ("layers", "backbones", "heads", "network", "zoo", "losses", "augment", "train", "start")
     sources = [ast.unparse(ast.parse((Path(__file__).parent / f"{name}.py").read_text())) for name in modules]
     return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
 

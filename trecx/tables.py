@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from trecx.evaluate import chosen_point, operating_points
 from trecx.paper import paper
 from trecx.records import Record
-from trecx.stats import mean_interval
+from trecx.stats import Interval, bootstrap_difference, mean_interval
 from trecx.zoo import Method, get_method
 
 # Method name, or a variant's such as 'trecx_concat, w = 0.3' -> records, one a seed.
@@ -42,24 +42,41 @@ def interval(values: Sequence[float], samples: int) -> tuple[float, float, float
     return value, value - half, value + half
 
 
+def pooled(records: Sequence[Record], k: int, split: str = "test") -> Interval:
+    """Accuracy of exit `k` in percent with its 95 % bootstrap interval over seeds and samples together.
+
+    All seeds share the samples, so more seeds do not average the chance of a small test set away.
+    """
+    hits = np.stack([record.trace(split).correct[:, k] for record in records])
+    return Interval(*(100 * value for value in bootstrap_difference(hits, np.zeros_like(hits))))
+
+
 def standalone(
-    groups: Group, task: str, *, with_paper: bool, authors: Mapping[str, Record] | None = None
+    groups: Group,
+    task: str,
+    *,
+    with_paper: bool,
+    authors: Mapping[str, Record] | None = None,
+    few_samples: bool = False,
 ) -> pd.DataFrame:
     """Standalone accuracy of every exit of every method (Table 2), all samples through one exit.
 
     `with_paper` adds the paper's figures, `authors` (method -> record) those of the authors' released weights: only for
-    results on the paper's own data.
+    results on the paper's own data. `few_samples` gives `pooled` intervals, for a small test set.
     """
     rows: list[dict[str, Any]] = []
     for method, records in groups.items():
         cost = records[0].manifest["cost"]
         accuracies = np.array([100 * record.accuracies() for record in records])  # seeds x exits
         printed = paper()["table_2"].get(task, {}).get(PAPER_NAMES.get(method, ""), {}).get("accuracies", [])
+        table_1 = paper()["table_1"][task]
         if method == "baseline":
-            printed = [paper()["table_1"][task]["baseline"]["accuracy"]]
+            printed = [table_1["baseline"]["accuracy"]]
+        elif method == "trecx_ev" and not printed:  # Table 2 leaves MobileNet out
+            printed = [table_1["trecx"]["early_accuracy"], table_1["trecx"]["final_accuracy"]]
         samples = len(records[0].predictions["test_labels"])
         for k in range(accuracies.shape[1]):
-            mean, low, high = interval(accuracies[:, k].tolist(), samples)
+            mean, low, high = pooled(records, k) if few_samples else interval(accuracies[:, k].tolist(), samples)
             rows.append(
                 {
                     "method": label_of(method),
@@ -334,3 +351,29 @@ def table_1(
         counts = ("baseline cost", "baseline parameters", "T-RecX parameters")
         frame.loc[~frame["quantity"].isin(counts), "paper"] = np.nan
     return frame
+
+
+def confusion(records: Sequence[Record], thresholds: Sequence[float]) -> pd.DataFrame:
+    """Wrong answers of a two-class task by exit, test set, mean over seeds.
+
+    Args:
+        records: networks with one early exit, class 1 being what is looked for.
+        thresholds: one a record; NaN where none was found, which leaves the rows of really leaving early out.
+
+    Returns:
+        Columns: exit, images (mean number), missed (percent of class 1 taken for 0), false alarms (of 0 taken for 1).
+    """
+    rows: dict[str, list[tuple[float, float, float]]] = {}
+    for record, threshold in zip(records, thresholds, strict=True):
+        answers, truth = record.predictions["test_log_probs"].argmax(2), record.predictions["test_labels"]
+        everyone = np.ones(len(truth), dtype=bool)
+        shown = [("early exit, all images", everyone, 0), ("final exit, all images", everyone, -1)]
+        if not np.isnan(thresholds).any():
+            leaves = record.trace().leave(threshold) == 0
+            shown += [("early exit, those that leave", leaves, 0), ("early exit, those that go on", ~leaves, 0)]
+            shown += [("final exit, those that go on", ~leaves, -1)]
+        for name, who, k in shown:
+            wrong = [np.mean(answers[who & (truth == c), k] != c) if (who & (truth == c)).any() else 0 for c in (1, 0)]
+            rows.setdefault(name, []).append((who.sum(), 100 * wrong[0], 100 * wrong[1]))
+    columns = ["images", "missed", "false alarms"]
+    return pd.DataFrame([{"exit": n} | dict(zip(columns, np.mean(v, axis=0), strict=True)) for n, v in rows.items()])

@@ -9,17 +9,18 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from trecx.augment import AUGMENTATIONS
+from trecx.augment import AUGMENTATIONS, mixup
 from trecx.errors import TrecxError
 from trecx.losses import early_weights, exit_losses, joint_loss
 from trecx.network import EarlyExitNetwork
@@ -56,9 +57,60 @@ def to_input(x: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2)
 
 
+def resize(x: Tensor, side: int, batch: int = 500) -> Tensor:
+    """Images (N, C, H, W) uint8 at `side` x `side` pixels, bilinear with antialiasing; as they are if they fit or 0."""
+    if side in (0, x.shape[3]):
+        return x
+    parts = [
+        F.interpolate(rows.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).to(x.dtype)
+        for rows in x.split(batch)
+    ]
+    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+
+
 def scale(x: Tensor, task: str) -> Tensor:
     """Float inputs in the range that the benchmark expects: raw 0-255 (ic), raw MFCC (kws), [0, 1] (vww)."""
     return x.float() / 255 if task == "vww" else x.float()
+
+
+class Average:
+    """Exponential moving average of a network's weights and batch norm statistics.
+
+    The memory is shorter in the first steps, min(decay, (1 + step) / (10 + step)), so that it forgets the start.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.live = dict(network.state_dict())  # these share memory with the network
+        self.tensors = {name: tensor.detach().clone() for name, tensor in self.live.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the network as it is after `step` (from 0)."""
+        new = 1 - min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in self.live.items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor, new)
+            else:
+                self.tensors[name].copy_(tensor)  # a count of batches
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Give the network the averaged weights for good."""
+        for name, tensor in self.live.items():
+            tensor.copy_(self.tensors[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network has the averaged weights inside the block, its own again behind it."""
+        own = {name: tensor.clone() for name, tensor in self.live.items()}
+        self.keep()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in self.live.items():
+                    tensor.copy_(own[name])
 
 
 def train(
@@ -71,6 +123,7 @@ def train(
     seed: int,
     w_early: float | None = None,
     shares: tuple[float, ...] = (),
+    frozen: bool = False,
     state: Path | None = None,
     report: Report = lambda epochs, row: None,
     device: torch.device | None = None,
@@ -78,11 +131,12 @@ def train(
     """Train `network` in place and return its history.
 
     Args:
-        network: fresh weights.
+        network: fresh weights, or those to go on from.
         method, recipe, task, w_early: what to minimise and how, see `trecx.losses` and `trecx.recipes`.
         data: training inputs (N, C, H, W) and labels (N,), then those of validation.
         seed: of batch order, augmentation and dropout.
         shares: cost of each early exit relative to the whole network.
+        frozen: train the heads only; the backbone keeps its weights and its batch norm statistics.
         state: file for the state after each epoch; training goes on from it if it exists.
         report: called after each epoch.
         device: a GPU if there is one, by default.
@@ -99,8 +153,10 @@ def train(
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = recipe.bn_momentum
+    network.backbone.requires_grad_(not frozen)
     optimizer = make_optimizer(network, recipe)
-    progress = restore(network, optimizer, state) if state and state.exists() else Progress()
+    average = Average(network, recipe.ema) if recipe.ema else None
+    progress = restore(network, optimizer, state, average) if state and state.exists() else Progress()
     # Compiling takes longer than a short run saves on a processor; on a GPU these small networks need it.
     forward: Callable[[Tensor], list[Tensor]] = torch.compile(network) if device.type == "cuda" else network
     restarts = {round(share * recipe.epochs) for share in recipe.restart}
@@ -116,21 +172,30 @@ def train(
         sums = torch.zeros(network.num_exits, device=device)
         order = list(batches(recipe, len(x_train), epoch, seed))
         network.train()
+        if frozen:
+            network.backbone.eval()
         for step, rows in enumerate(order):
             rate = learning_rate(recipe, epoch, (step + 0.5) / len(order))
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["factor"]
             if epoch < transfer_epochs:
                 network.transfer_weights()
             x, labels, padded = make_batch(x_train, y_train, rows.to(device), recipe, task, draw)
+            if recipe.mixup:
+                x, partner, share = mixup(x, draw, recipe.mixup, padded)
             with autocast(device, recipe.precision):
                 logits = forward(x)
             losses = exit_losses(logits, labels, padded)
+            if recipe.mixup:
+                others = exit_losses(logits, labels[partner], padded)
+                losses = [share * own + (1 - share) * other for own, other in zip(losses, others, strict=True)]
             optimizer.zero_grad(set_to_none=True)
             joint_loss(losses, weights).backward()
             if recipe.clip:
                 nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimizer.step()
+            if average:
+                average.update(epoch * len(order) + step)
             sums += torch.stack([loss.detach() for loss in losses])
         losses_of_epoch = (sums / len(order)).tolist()
         if not all(map(math.isfinite, losses_of_epoch)):
@@ -138,15 +203,18 @@ def train(
                 f"the loss is not finite in epoch {epoch + 1} of {recipe.epochs}: "
                 f"lower the learning rate (now {rate:.3g}) or the loss weight, or train in float32"
             )
-        hits = log_probs(network, x_val, task).argmax(2) == y_val.cpu()[:, None]
+        with average.applied() if average else nullcontext():
+            hits = log_probs(network, x_val, task).argmax(2) == y_val.cpu()[:, None]
         row = {"epoch": epoch + 1, "learning_rate": rate}
         row |= {f"loss_{k + 1}": loss for k, loss in enumerate(losses_of_epoch)}
         row |= {f"val_accuracy_{k + 1}": value for k, value in enumerate(hits.float().mean(0).tolist())}
         progress.rows.append(row)
         progress.seconds += time.perf_counter() - started
         if state:
-            save_state(network, optimizer, progress, state)
+            save_state(network, optimizer, progress, state, average)
         report(epoch + 1, row)
+    if average:
+        average.keep()
     return progress
 
 
@@ -186,13 +254,20 @@ def make_batch(
 
 
 def make_optimizer(network: EarlyExitNetwork, recipe: Recipe) -> torch.optim.Optimizer:
-    """Adam with Keras's epsilon, or SGD with Nesterov momentum; weight decay on ordinary convolutions only."""
+    """Adam with Keras's epsilon, or SGD with Nesterov momentum; weight decay on ordinary convolutions only.
+
+    Each group's `factor` multiplies the learning rate: `head_rate` for the early exits, 1 for all else.
+    """
     kernels = list(network.l2_kernels())
     under_l2 = {id(p) for p in kernels}
+    others = [p for p in network.parameters() if id(p) not in under_l2]
+    in_exits = {id(p) for p in network.exits.parameters()} if recipe.head_rate != 1 else set()
     groups = [
-        {"params": kernels, "weight_decay": recipe.weight_decay},
-        {"params": [p for p in network.parameters() if id(p) not in under_l2], "weight_decay": 0.0},
+        {"params": [p for p in params if (id(p) in in_exits) == exits], "weight_decay": decay, "factor": factor}
+        for exits, factor in ((False, 1.0), (True, recipe.head_rate))
+        for params, decay in ((kernels, recipe.weight_decay), (others, 0.0))
     ]
+    groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "adam":
         return torch.optim.Adam(groups, lr=recipe.rate, eps=1e-7)
     return torch.optim.SGD(groups, lr=recipe.rate, momentum=0.9, nesterov=True)
@@ -211,18 +286,25 @@ def log_probs(network: nn.Module, x: Tensor, task: str, batch: int = 500) -> Ten
     return torch.cat(parts)
 
 
-def save_state(network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, path: Path) -> None:
-    """Write what a run needs to go on: weights, optimiser and history, in one safetensors file."""
+def save_state(
+    network: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, path: Path, average: Average | None = None
+) -> None:
+    """Write what a run needs to go on: weights, their average, optimiser and history, in one safetensors file."""
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.tensors.items()} if average else {}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v for k, v in values.items() if isinstance(v, Tensor)}
     save_tensors(tensors, path, {"rows": json.dumps(progress.rows), "seconds": str(progress.seconds)})
 
 
-def restore(network: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> Progress:
-    """Read what `save_state` wrote into `network` and `optimizer`."""
+def restore(
+    network: nn.Module, optimizer: torch.optim.Optimizer, path: Path, average: Average | None = None
+) -> Progress:
+    """Read what `save_state` wrote into `network`, `optimizer` and `average`."""
     tensors, text = load_tensors(path)
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    for name, value in average.tensors.items() if average else ():
+        value.copy_(tensors[f"average.{name}"])
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):

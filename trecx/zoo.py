@@ -8,6 +8,7 @@ book's page 'Deviations').
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from trecx.backbones import BACKBONES
 from trecx.errors import TrecxError
 from trecx.heads import ConcatHead, DepthwiseExit, EarlyViewHead, ExitHead, FinalHead, branch_conv
-from trecx.layers import Channels, Flatten, MixedPool
+from trecx.layers import Channels, Flatten, MixedPool, separable
 from trecx.network import EarlyExitNetwork
 from trecx.tasks import get_task
 
@@ -34,6 +35,7 @@ class Geometry:
     view_keep: float  # share of the EV channels that reach the classifier
     branch: int | None  # output channels of a BranchyNet branch; None: half of the tap's
     branch_pool: tuple[int, int] | None  # None: the whole map
+    stride_first: tuple[float, ...]  # channels of the blocks of the exit that strides first, relative to the tap's
     init: tuple[str, str, str]  # convolutions, early dense, final dense
 
 
@@ -49,6 +51,7 @@ GEOMETRY = {
         view_keep=1.0,
         branch=16,
         branch_pool=(4, 4),
+        stride_first=(2, 4),
         init=("he_normal", "he_normal", "he_normal"),
     ),
     "kws": Geometry(
@@ -62,6 +65,7 @@ GEOMETRY = {
         view_keep=1.0,
         branch=None,
         branch_pool=(24, 5),
+        stride_first=(1,),
         init=("glorot_uniform", "glorot_uniform", "glorot_uniform"),
     ),
     "vww": Geometry(
@@ -75,9 +79,12 @@ GEOMETRY = {
         view_keep=0.5,  # 64 channels are computed, 32 are used
         branch=None,
         branch_pool=None,
+        stride_first=(2,),
         init=("he_normal", "he_normal", "glorot_uniform"),
     ),
 }
+
+RESOLUTIONS = range(32, 96, 16)  # of visual wake words; its own is 96
 
 # Taps of the two baselines. For MobileNet, which the paper leaves out, the stages whose share of the
 # cost is nearest to 1/3, 2/3 (BranchyNet) and 1/4, 1/2, 3/4 (SDN).
@@ -88,6 +95,8 @@ SDN_TAPS = {
     "vww": ("layer4", "layer8", "layer10"),
 }
 T_RECX_TAP = {task: (geometry.tap,) for task, geometry in GEOMETRY.items()}
+# DS-CNN's own exit has no 1x1 convolution and costs next to nothing; one that has pays off a block earlier.
+STRIDE_FIRST_TAP = {**T_RECX_TAP, "kws": ("block1",)}
 NO_TAP: Mapping[str, tuple[str, ...]] = dict.fromkeys(GEOMETRY, ())
 
 
@@ -135,6 +144,13 @@ METHODS = {
             "trecx",
             "concat",
             loss=(1.0,),
+        ),
+        Method(
+            "trecx_stride_first",
+            "T-RecX-improved: stride first",
+            "not the paper's: an exit that strides before it widens, batch norm and ReLU in it; no EV-assistance",
+            "stride_first",
+            taps=STRIDE_FIRST_TAP,
         ),
         Method("baseline_ee", "Baseline EE", "pooling and a dense layer as the exit (Fig. 5)", "pool", loss=(1.0,)),
         Method(
@@ -193,6 +209,7 @@ def build(
     taps: tuple[str, ...] | None = None,
     width: float = 1.0,
     classes: int | None = None,
+    resolution: int = 0,
 ) -> EarlyExitNetwork:
     """Build a network with fresh weights from torch's random state.
 
@@ -202,16 +219,17 @@ def build(
         taps: stages to exit after, instead of the method's own (exit placement, Fig. 2).
         width: factor on every channel count.
         classes: number of classes, instead of the task's own (claim C11 adds one).
+        resolution: side of the square inputs in pixels, 0 for the task's own; the final pooling covers what is left.
 
     Raises:
-        TrecxError: unknown task, method or tap, or a width that is not positive.
+        TrecxError: unknown task, method or tap, an impossible resolution, or a width that is not positive.
     """
     spec, m, g = get_task(task), get_method(method, task), GEOMETRY[task]
     if not width > 0:
         raise TrecxError(f"width {width} is impossible: choose a positive factor, 1.0 for the benchmark")
     classes = classes or len(spec.classes)
     backbone = BACKBONES[task](width)
-    maps = tap_shapes(backbone, spec.input_shape)
+    maps = tap_shapes(backbone, input_shape(task, resolution))
     final_shape = list(maps.values())[-1]
     chosen = m.taps[task] if taps is None else taps
     if taps and not m.head:
@@ -221,7 +239,24 @@ def build(
             raise TrecxError(f"unknown tap {tap!r} for {task}: choose one of {', '.join(list(maps)[:-1])}")
     exits = {tap: _exit_head(m.head, g, maps[tap], final_shape[0], classes) for tap in chosen}
     pool = (25, 5) if method == "baseline_mlperf" else g.final_pool
+    if resolution:
+        pool = final_shape[1:]
     return EarlyExitNetwork(backbone, exits, _final_head(m.final, g, pool, exits, maps, chosen, classes))
+
+
+def input_shape(task: str, resolution: int = 0) -> tuple[int, int, int]:
+    """Channels, height and width of a task's inputs at `resolution` (0: its own).
+
+    Raises:
+        TrecxError: unknown task, or a resolution that this task cannot have.
+    """
+    channels, *_ = shape = get_task(task).input_shape
+    if not resolution:
+        return shape
+    if task != "vww" or resolution not in RESOLUTIONS:
+        allowed = f"vww at one of {', '.join(map(str, RESOLUTIONS))}, or 0 for the task's own"
+        raise TrecxError(f"resolution {resolution} is impossible for {task}: choose {allowed}")
+    return channels, resolution, resolution
 
 
 def _exit_head(kind: str, g: Geometry, shape: tuple[int, int, int], final_channels: int, classes: int) -> ExitHead:
@@ -233,6 +268,11 @@ def _exit_head(kind: str, g: Geometry, shape: tuple[int, int, int], final_channe
         # The paper wants the view no wider than half of F; this binds where the tap itself is wide.
         width = min(2 * channels, final_channels // 2) if g.widen else channels // 2
         features = DepthwiseExit(channels, width, g.kernel, 2, g.widen, conv_init)
+        pool = _window(g.pool, output_shape(features, shape)[1:])
+    elif kind == "stride_first":
+        # The task's own pooling follows, so that only the convolutions differ from T-RecX's exit.
+        widths = [channels, *(min(round(factor * channels), final_channels) for factor in g.stride_first)]
+        features = nn.Sequential(*(separable(a, b, 2, init=conv_init) for a, b in pairwise(widths)))
         pool = _window(g.pool, output_shape(features, shape)[1:])
     elif kind in ("branch", "branch_published"):
         out = min(g.branch or max(1, channels // 2), channels)

@@ -1,0 +1,174 @@
+"""The chapters at full scale: every section with no, some and all runs published."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trecx import chapter, experiments, paths, sweep, tables
+from trecx import reference as ref
+from trecx.chapter import NOT_YET, Part
+from trecx.claims import Material, claims_table
+from trecx.compare import settled
+from trecx.runs import Run
+
+from .small import write_record
+
+SECTIONS = (
+    "runs",
+    "standalone",
+    "frozen",
+    "settled",
+    "table_1",
+    "savings",
+    "differences",
+    "static",
+    "weights",
+    "places",
+    "confusion",
+    "verdicts",
+)
+TABLES = {
+    "runs",
+    "standalone",
+    "frozen",
+    "settled",
+    "table-1",
+    "savings",
+    "differences",
+    "static",
+    "loss-weight",
+    "placement",
+    "confusion",
+    "claims",
+}
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What a page shows: `said` sentences, `tables` by name, `glued` values."""
+    import IPython.display
+
+    found: dict[str, Any] = {"said": [], "tables": {}, "glued": {}}
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(IPython.display, "display", lambda shown: found["said"].append(shown.data))
+    monkeypatch.setattr(chapter, "glue", lambda name, value: found["glued"].update({name: value}))
+    monkeypatch.setattr(chapter, "show_table", lambda df, name, *args, **kwargs: found["tables"].update({name: df}))
+    return found
+
+
+def part(name: str, **options: Any) -> Part:
+    sweep_name = f"vww96_{name}"
+    return Part(experiments.published(sweep_name, may_be_empty=True), "vww", name, few_samples=True, **options)
+
+
+def publish(name: str, keep: Any = lambda run: True) -> None:
+    for run in sweep.load(paths.SWEEPS / f"vww96_{name}.yaml"):
+        if keep(run):
+            write_record(run, paths.PUBLISHED, n=200)
+
+
+def show_all(shown: Part) -> None:
+    for section in SECTIONS:
+        getattr(shown, section)()
+    shown.curves("baseline", "trecx_ev", "branchynet").canvas.draw()
+
+
+@pytest.mark.parametrize("name", ["finetune", "scratch"])
+def test_a_chapter_without_runs_says_so_in_every_section(page: dict[str, Any], name: str) -> None:
+    authors = {"baseline": ref.ReferenceRecord(paths.BOOK / "records" / "reference" / "vww-baseline")}
+    shown = part(name, authors=authors)
+    assert not shown
+    show_all(shown)
+    assert len(page["said"]) == len(SECTIONS)
+    assert all(sentence.startswith("*Not shown yet: there is no published run of ") for sentence in page["said"])
+    assert not page["tables"]
+    assert page["glued"].pop(f"{name}-missing") > 10
+    assert set(page["glued"].values()) == {NOT_YET}
+
+
+@pytest.mark.slow
+def test_a_chapter_with_all_runs_shows_every_table(page: dict[str, Any]) -> None:
+    publish("finetune")
+    shown = part("finetune", title=", made up")
+    show_all(shown)
+    assert page["tables"].keys() == {f"finetune-{name}" for name in TABLES}
+    assert not page["said"]
+    assert NOT_YET not in page["glued"].values()
+    assert page["glued"]["finetune-recipe"].startswith("10 epochs of one-cycle SGD (Nesterov momentum 0.9), batch 64")
+    assert "(20 times that for early exits)" in page["glued"]["finetune-recipe"]
+    alone = page["tables"]["finetune-standalone"]
+    row = alone[(alone["method"] == "T-RecX") & (alone["exit"] == "final")].iloc[0]
+    assert row["seeds"] == 5
+    assert row["paper"] == 86.44  # of Table 1, since Table 2 leaves MobileNet out
+    runs = page["tables"]["finetune-runs"]
+    assert {"T-RecX", "T-RecX, heads alone", "Baseline, resolution 64"} <= set(runs["network"])
+    assert page["glued"]["finetune-sizes"] == "200 to train on, 200 for validation, 200 test images"
+    claims = page["tables"]["finetune-claims"]
+    assert {"C2", "C3", "C4", "C5", "C6"} <= set(claims["claim"])
+    assert "C9" not in set(claims["claim"])  # the paper has none for MobileNet
+
+
+def test_a_chapter_with_some_runs_shows_what_they_allow(page: dict[str, Any]) -> None:
+    publish("scratch", lambda run: run.method == "trecx_ev" and run.seed == 0 and not run.taps)
+    show_all(part("scratch"))
+    assert page["tables"].keys() == {f"scratch-{name}" for name in ("runs", "standalone", "loss-weight", "claims")}
+    assert any("run of Baseline." in sentence for sentence in page["said"])
+    assert page["glued"]["scratch-baseline"] == NOT_YET
+    assert page["glued"]["scratch-final"].endswith(" %")
+
+
+def test_pooled_interval_does_not_shrink_with_seeds_alone(tmp_path: Path) -> None:
+    """Seeds that answer alike leave the chance of the test samples: 1.96 times the deviation of a proportion."""
+    run = Run("vww", "baseline", "vww96", "long")
+    same = [write_record(run, tmp_path / str(k), n=400) for k in range(5)]
+    found = tables.pooled(same, -1)
+    p = same[0].accuracies()[-1]
+    assert found.estimate == pytest.approx(100 * p)
+    assert found.high - found.low == pytest.approx(2 * 196 * np.sqrt(p * (1 - p) / 400), rel=0.1)
+
+
+def test_confusion_counts_each_kind_of_mistake(tmp_path: Path) -> None:
+    record = write_record(Run("vww", "trecx_ev", "vww96", "long"), tmp_path, n=300)
+    answers, truth = record.predictions["test_log_probs"].argmax(2), record.predictions["test_labels"]
+    frame = tables.confusion([record], [0.7]).set_index("exit")
+    final = frame.loc["final exit, all images"]
+    assert final["images"] == 300
+    assert final["missed"] == pytest.approx(100 * np.mean(answers[truth == 1, 1] == 0))
+    assert final["false alarms"] == pytest.approx(100 * np.mean(answers[truth == 0, 1] == 1))
+    leaves = record.trace().scores[:, 0] > 0.7
+    early = frame.loc["early exit, those that leave"]
+    assert early["images"] == leaves.sum()
+    assert early["missed"] == pytest.approx(100 * np.mean(answers[leaves & (truth == 1), 0] == 0))
+    assert len(tables.confusion([record], [float("nan")])) == 2
+
+
+def test_what_can_be_settled_depends_on_the_width_of_the_interval_alone(tmp_path: Path) -> None:
+    def group(samples: int) -> dict[str, Any]:
+        folder = tmp_path / str(samples)
+        methods = ("baseline", "trecx_ev", "trecx_no_ev")
+        return {
+            m: [write_record(Run("vww", m, "vww96", "long", seed=s), folder, n=samples) for s in (0, 1)]
+            for m in methods
+        }
+
+    few, many = (settled(group(n), "vww").set_index("claim") for n in (100, 20_000))
+    assert few["paper"].tolist() == pytest.approx([86.44 - 85.81, 2.9])
+    assert few["settled"].tolist() == ["no", "no"]
+    assert many.loc["C6", "settled"] == "yes"
+    assert many["half-width"].max() < few["half-width"].min()
+
+
+def test_claims_carried_over_and_claims_that_cannot_be_settled(tmp_path: Path) -> None:
+    methods = ("baseline", "trecx_ev", "trecx_no_ev", "branchynet", "sdn")
+    group = {m: [write_record(Run("vww", m, "vww96", "long"), tmp_path)] for m in methods}
+    plain = claims_table(Material({"vww": group})).set_index("claim")
+    assert "C9" not in plain.index
+    asked = claims_table(Material({"vww": group}, carried_over=True, reasons={"C2": "too few images"}))
+    asked = asked.set_index("claim")
+    assert "vww branchynet" in asked.loc["C9", "evidence"]
+    assert asked.loc["C2", "verdict"] == "not testable here"
+    assert asked.loc["C2", "evidence"].endswith("; too few images")
+    pd.testing.assert_series_equal(asked.loc["C3"], plain.loc["C3"])

@@ -1,0 +1,309 @@
+"""What the chapters at full scale have in common: the tables and figures of one sweep's published records.
+
+Every method of `Part` works with whatever is published. Where runs that it needs are missing it says so in one
+sentence, so that a chapter can be built at any time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from trecx import figures, results, tables
+from trecx.claims import Material, claims_table
+from trecx.compare import settled
+from trecx.experiments import Published, recipe_text
+from trecx.notebook import glue, having, say, show_table
+from trecx.records import Record
+from trecx.zoo import get_method
+
+NOT_YET = "not published yet"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The published runs of one sweep, to be shown.
+
+    Args:
+        found: the runs; any may be missing.
+        task: of all of them.
+        name: first part of the names of tables and glued values.
+        title: what ends a caption, such as ', from scratch'.
+        unit: of costs, `flops` or `macs`.
+        authors: method -> record of released weights, to stand beside.
+        few_samples: intervals over seeds and test samples together, for a small test set; else over seeds alone.
+        with_paper: put the paper's accuracies beside ours, and use them as a reference.
+    """
+
+    found: Published
+    task: str
+    name: str
+    title: str = ""
+    unit: str = "flops"
+    authors: Mapping[str, Record] = field(default_factory=dict)
+    few_samples: bool = False
+    with_paper: bool = True
+
+    def __bool__(self) -> bool:
+        return bool(self.found.records)
+
+    @property
+    def cost_unit(self) -> str:
+        """Of cost columns."""
+        return tables.cost_unit(self.unit)
+
+    def having(self, *methods: str) -> bool:
+        """Whether every one of these methods has records; if not, the page says so."""
+        return having(self.found.methods, *methods)
+
+    def say_missing(self, what: str) -> None:
+        """One sentence in place of a table."""
+        say(f"*Not shown yet: there is no published run of {what}{self.title}.*")
+
+    def _table(self, frame: pd.DataFrame, name: str, caption: str, **options: Any) -> None:
+        show_table(frame, f"{self.name}-{name}", caption, **options)
+
+    # --- what was run ---
+
+    def recipe(self) -> str:
+        """The recipe of the first run in words."""
+        return recipe_text(self.found.records[0]) if self else NOT_YET
+
+    def sizes(self) -> str:
+        """Sizes of the splits in words."""
+        if not self:
+            return NOT_YET
+        sizes = self.found.records[0].manifest["data"]["sizes"]
+        return f"{sizes['train']:,} to train on, {sizes['val']:,} for validation, {sizes['test']:,} test images"
+
+    def runs(self) -> None:
+        """How often each network was trained, and what it costs."""
+        glue(f"{self.name}-recipe", self.recipe())
+        glue(f"{self.name}-sizes", self.sizes())
+        glue(f"{self.name}-missing", len(self.found.missing))
+        if not self:
+            return self.say_missing("this list")
+        return self._table(
+            results.runs(self.found),
+            "runs",
+            f"The networks{self.title}, how often each was trained, and what they cost.",
+            formats={"minutes a run": ".1f"},
+        )
+
+    # --- accuracies ---
+
+    def standalone(self) -> None:
+        """Every exit alone, and glue for baseline, early and final exit (texts, in percent)."""
+        groups = self.found.methods
+        if not groups:
+            self.say_missing("this list")
+            for key in ("baseline", "final", "early"):
+                glue(f"{self.name}-{key}", NOT_YET)
+            return
+        alone = tables.standalone(
+            groups,
+            self.task,
+            with_paper=self.with_paper,
+            authors=self.authors if self.with_paper else None,
+            few_samples=self.few_samples,
+        )
+        self._alone(alone, "standalone", f"Standalone test accuracy of every exit{self.title}")
+        at = alone.set_index(["method", alone["exit"] == "final"])["accuracy"]
+        for key, place in (("baseline", ("Baseline", True)), ("final", ("T-RecX", True)), ("early", ("T-RecX", False))):
+            glue(f"{self.name}-{key}", f"{at[place]:.2f} %" if place in at.index else NOT_YET)
+
+    def frozen(self) -> None:
+        """The same for heads trained alone."""
+        if not self.found.frozen:
+            return self.say_missing("heads trained alone")
+        alone = tables.standalone(self.found.frozen, self.task, with_paper=False, few_samples=self.few_samples)
+        return self._alone(
+            alone,
+            "frozen",
+            f"Standalone test accuracy of every exit{self.title}, heads trained alone on a frozen backbone",
+        )
+
+    def _alone(self, alone: pd.DataFrame, name: str, caption: str) -> None:
+        percent = [c for c in ("accuracy", "low", "high", "paper", "authors' weights") if c in alone]
+        over = "seeds and test samples" if self.few_samples else "seeds"
+        self._table(
+            alone,
+            name,
+            f"{caption}: mean over seeds with its 95 % interval over {over}.",
+            units={"cost": "MFLOPs"} | dict.fromkeys(percent, "%"),
+            formats={"cost": ".3f"} | dict.fromkeys(percent, ".2f"),
+        )
+
+    def settled(self) -> None:
+        """Which of the paper's differences this test set could tell apart."""
+        frame = settled(self.found.methods, self.task)
+        if frame.empty:
+            return self.say_missing("two methods with a common seed")
+        return self._table(
+            frame,
+            "settled",
+            f"The paper's differences, and how finely they can be measured here{self.title}.",
+            units={"paper": "points", "half-width": "points"},
+            formats={"paper": "+.2f", "half-width": ".2f"},
+        )
+
+    # --- curves and operating points ---
+
+    def curves(self, *methods: str) -> Figure:
+        """Benefit curves of these methods, beside smaller networks, the paper's points and released weights."""
+        groups = {m: self.found.methods[m] for m in methods if self.found.methods.get(m)}
+        target = None
+        if self.found.methods.get("baseline"):
+            own = tables.references(self.task, self.found.methods["baseline"], with_paper=False)["own baseline"]
+            target = 100 * float(np.ravel(own)[-1]) - 1
+        figure = figures.benefit_curves(groups, target=target, unit=self.unit, static=self.found.static, legend=False)
+        (ax,) = figure.axes
+        if self.with_paper and self.unit == "flops":
+            figures.paper_points(ax, self.task)
+        if "baseline" in self.authors:
+            figures.released_point(ax, self.authors["baseline"], self.unit)
+        figure.set_size_inches(6.2, 5.8)
+        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        return figure
+
+    def table_1(self, authors: pd.Series | None = None) -> None:
+        """The row of Table 1."""
+        if not self.having("baseline", "trecx_ev"):
+            return None
+        row = tables.table_1(self.found.methods, self.task, authors=authors)
+        return self._table(
+            row,
+            "table-1",
+            f"The row of Table 1{self.title}: mean and 95 % interval over seeds, and what the paper prints.",
+            formats=dict.fromkeys([c for c in row if c not in ("quantity", "unit")], ".2f"),
+        )
+
+    def points(self) -> pd.DataFrame:
+        """Operating points of every method and seed as `trecx.tables.points`; empty without a baseline or an exit."""
+        groups = {m: records for m, records in self.found.methods.items() if get_method(m).head}
+        if not (groups and self.found.methods.get("baseline")):
+            return pd.DataFrame()
+        options: dict[str, Any] = {"with_paper": self.with_paper, "drops": results.DROPS, "unit": self.unit}
+        return tables.points(groups, self.task, self.found.methods["baseline"], **options)
+
+    def savings(self) -> None:
+        """What every method saves, and glue for T-RecX's savings one point below each reference (texts)."""
+        every = self.points()
+        references = ["own baseline", *(["paper's baseline"] if self.with_paper else []), "own final exit"]
+        frame = tables.savings(every, references) if len(every) else pd.DataFrame(columns=["method", "drop"])
+        mine = frame[(frame["method"] == get_method("trecx_ev").label) & (frame["drop"] == 1)]
+        for reference, key in zip(("own baseline", "own final exit"), ("own", "final"), strict=True):
+            for column, protocol in (("saved", "validation"), ("saved, paper protocol", "paper")):
+                text = NOT_YET
+                if len(mine):
+                    value = mine.set_index("reference").loc[reference, column]
+                    text = f"{value:.1f} %" if value == value else "not reached"
+                glue(f"{self.name}-saved-{key}-{protocol}", text)
+        if frame.empty:
+            return self.say_missing("the baseline and a method with an early exit")
+        percent = ["accuracy", "exit rate", "saved", "low", "high", "saved, paper protocol"]
+        return self._table(
+            frame,
+            "savings",
+            f"What is saved below each accuracy{self.title}: mean over seeds, and the 95 % interval of the saving.",
+            units={"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
+            formats={"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"},
+        )
+
+    # --- comparisons ---
+
+    def differences(self) -> None:
+        """Paired differences between methods."""
+        paired = results.paired(self.found)
+        if paired.empty:
+            return self.say_missing("two methods with a common seed")
+        return self._table(
+            paired,
+            "differences",
+            f"Paired differences in test accuracy{self.title}, with 95 % intervals.",
+            units=dict.fromkeys(("difference", "low", "high"), "points"),
+            formats=dict.fromkeys(("difference", "low", "high"), "+.2f") | {"better": ".2f", "p": ".2f"},
+        )
+
+    def static(self, methods: Sequence[str] = ("trecx_ev",)) -> None:
+        """Smaller networks without exits against each method at their cost."""
+        have = [m for m in methods if self.found.methods.get(m)]
+        if not (have and self.found.static):
+            return self.say_missing("smaller networks without exits")
+        frames = []
+        for method in have:
+            frame = results.static(self.found, self.unit, method)
+            frame.insert(0, "method", get_method(method).label)
+            frames.append(frame)
+        return self._table(
+            pd.concat(frames, ignore_index=True),
+            "static",
+            f"Smaller networks without exits against early exits at the same mean cost{self.title}.",
+            units={"cost": self.cost_unit, "without exit": "%", "with early exit": "%", "gain": "points"},
+            formats={"cost": ".2f", "without exit": ".2f", "with early exit": ".2f", "gain": "+.2f"},
+            missing="outside its range",
+        )
+
+    def weights(self) -> None:
+        """Accuracies by loss weight, one seed."""
+        if len(self.found.weights) < 2:
+            return self.say_missing("other loss weights")
+        frame = results.loss_weight(self.found)
+        percent = list(frame.columns[1:])
+        return self._table(
+            frame,
+            "loss-weight",
+            f"T-RecX under several loss weights{self.title}, first seed.",
+            units=dict.fromkeys(percent, "%"),
+            formats={"w": ".1f"} | dict.fromkeys(percent, ".2f"),
+        )
+
+    def places(self) -> None:
+        """Accuracies by place of the early exit."""
+        if not self.having("baseline"):
+            return None
+        if not any(len(places) > 1 for places in self.found.places.values()):
+            return self.say_missing("exits at other places")
+        return self._table(
+            results.placement(self.found, self.unit),
+            "placement",
+            f"The early exit at several places{self.title}, and what it saves one point below our own baseline: means "
+            "over seeds.",
+            units={"cost of the early exit": self.cost_unit, "early": "%", "final": "%", "saved at -1 point": "%"},
+            formats={"cost of the early exit": ".2f", "early": ".2f", "final": ".2f", "saved at -1 point": ".1f"},
+        )
+
+    def confusion(self, method: str = "trecx_ev") -> None:
+        """Whom each exit misses, one point below our own baseline."""
+        if not self.having("baseline", method):
+            return None
+        every = self.points()
+        chosen = every[
+            (every["method"] == method)
+            & (every["drop"] == 1)
+            & (every["protocol"] == "validation")
+            & (every["reference"] == "own baseline")
+        ]
+        thresholds = chosen.set_index("seed")["threshold"]
+        records = self.found.methods[method]
+        return self._table(
+            tables.confusion(records, [thresholds[r.manifest["run"]["seed"]] for r in records]),
+            "confusion",
+            f"Wrong answers of {get_method(method).label} by class and exit{self.title}: mean over seeds.",
+            units={"missed": "%", "false alarms": "%"},
+            formats={"images": ".0f", "missed": ".1f", "false alarms": ".1f"},
+        )
+
+    def verdicts(self, **material: Any) -> None:
+        """The paper's claims that these runs speak to."""
+        if not self.found.methods:
+            return self.say_missing("this list")
+        verdicts = claims_table(
+            Material({self.task: self.found.methods}, extra_class=self.found.extra_class, **material)
+        )
+        return self._table(
+            verdicts, "claims", f"The paper's claims{self.title}, our verdicts, and the numbers behind them."
+        )
