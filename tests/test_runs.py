@@ -23,11 +23,10 @@ from trecx.records import (
     load_weights,
     open_record,
     pack,
-    publish,
     save_weights,
     whole_folder,
 )
-from trecx.runs import Run, cost_of, evaluate, execute, find, identity, inputs, labels, run_of, runs_of
+from trecx.runs import Run, cost_of, evaluate, execute, find, identity, inputs, labels, publish, run_of, runs_of
 from trecx.tasks import VWW
 from trecx.train import log_probs
 from trecx.zoo import build

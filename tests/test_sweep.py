@@ -14,8 +14,8 @@ import pytest
 
 from trecx import paths, pool, sweep
 from trecx.errors import TrecxError
-from trecx.records import Record, publish
-from trecx.runs import Run, execute, find
+from trecx.records import Record
+from trecx.runs import Run, execute, find, publish
 
 from .small import write_small_data
 

@@ -142,31 +142,6 @@ def write(folder: Path, manifest: Mapping[str, Any], history: pd.DataFrame, pred
     np.savez_compressed(folder / "predictions.npz", **predictions)
 
 
-def publish(record: Record) -> Record:
-    """Copy a record into the book's folder, where it counts as a result whatever becomes of the build folder.
-
-    Of the seeds of one setting only the best on validation (final exit) keeps its weights.
-    """
-    target = paths.PUBLISHED / record.folder.parent.name / record.name
-    if target != record.folder:
-        with whole_folder(target) as folder:
-            for name in (*FILES, record.weights.name):
-                if (record.folder / name).is_file():
-                    shutil.copyfile(record.folder / name, folder / name)
-    from trecx.runs import settings  # imports this module
-
-    def setting(r: Record) -> dict[str, Any]:
-        return settings(r)["run"] | {"seed": None}
-
-    published = all_records(target.parent.name, published_only=True)
-    siblings = [r for r in published if setting(r) == setting(record)]
-    best = max(siblings, key=lambda r: r.accuracies("val")[-1])
-    for sibling in siblings:
-        if sibling.folder != best.folder:
-            sibling.weights.unlink(missing_ok=True)
-    return Record(target)
-
-
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A temporary folder that takes the place of `target` only if the block succeeds."""

@@ -23,7 +23,7 @@ from trecx.errors import TrecxError
 from trecx.losses import early_weights
 from trecx.network import EarlyExitNetwork
 from trecx.recipes import Recipe, get_recipe
-from trecx.records import Record, load_weights, pack, save_weights, whole_folder, write
+from trecx.records import FILES, Record, all_records, load_weights, pack, save_weights, whole_folder, write
 from trecx.tasks import TASKS, get_task
 from trecx.train import Report, default_device, log_probs, resize, scale, to_input, train
 from trecx.zoo import build, get_method, input_shape
@@ -142,6 +142,29 @@ def settings(record: Record) -> dict[str, dict[str, Any]]:
 def _defaults(kind: Any) -> dict[str, Any]:
     """Default values of a dataclass, as JSON gives them back."""
     return json.loads(json.dumps({f.name: f.default for f in fields(kind) if f.default is not MISSING}))
+
+
+def publish(record: Record) -> Record:
+    """Copy a record into the book's folder, where it counts as a result whatever becomes of the build folder.
+
+    Of the seeds of one setting only the best on validation (final exit) keeps its weights.
+    """
+    target = paths.PUBLISHED / record.folder.parent.name / record.name
+    if target != record.folder:
+        with whole_folder(target) as folder:
+            for name in (*FILES, record.weights.name):
+                if (record.folder / name).is_file():
+                    shutil.copyfile(record.folder / name, folder / name)
+
+    def setting(r: Record) -> dict[str, Any]:
+        return settings(r)["run"] | {"seed": None}
+
+    siblings = [r for r in all_records(target.parent.name, published_only=True) if setting(r) == setting(record)]
+    best = max(siblings, key=lambda r: r.accuracies("val")[-1])
+    for sibling in siblings:
+        if sibling.folder != best.folder:
+            sibling.weights.unlink(missing_ok=True)
+    return Record(target)
 
 
 def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:

@@ -22,8 +22,8 @@ import yaml
 from trecx import paths
 from trecx.errors import TrecxError
 from trecx.pool import fit
-from trecx.records import FILES, Record, publish, whole_folder
-from trecx.runs import Run, execute, find
+from trecx.records import FILES, Record, whole_folder
+from trecx.runs import Run, execute, find, publish
 
 ENGINES = ("local", "ray")
 ATTEMPTS = 4  # of one run under Ray, if its worker is killed
