@@ -1,15 +1,19 @@
 """The examples in the book's text run."""
 
 import re
+from pathlib import Path
+
+import pytest
 
 from trecx import paths
 
 
-def test_examples_on_extending_run() -> None:
+def test_examples_on_extending_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block of the page, one after the other, as a reader would type them."""
     text = (paths.BOOK / "extend.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```(?:python|\{code-block\} python)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 4
+    monkeypatch.chdir(tmp_path)  # they write a figure
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "extend.md", "exec"), namespace)
