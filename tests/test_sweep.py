@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from multiprocessing import active_children
@@ -162,6 +163,33 @@ def test_killed_worker_is_taken_up_again(folders: Path) -> None:
     killed = records[0].weights.read_bytes()
     shutil.rmtree(records[0].folder)
     assert execute(long).weights.read_bytes() == killed
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_parent(folders: Path, tmp_path: Path) -> None:
+    """Otherwise the next call's workers would share their states with these."""
+    path = spec(tmp_path, "runs: [{task: kws, method: trecx_ev, width: 0.125, seed: [0, 1], epochs: 1000}]")
+    folder = {"TRECX_DATA": str(paths.DATA), "TRECX_RECORDS": str(paths.RECORDS)}
+    command = [sys.executable, "-m", "trecx", "sweep", str(path), "--workers", "2"]
+    parent = subprocess.Popen(command, env=os.environ | folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    after_first_epoch(sweep.load(path)[0], lambda: None).join()
+    listed = subprocess.run(["pgrep", "-P", str(parent.pid), "-f", "spawn_main"], capture_output=True, check=True)
+    parent.kill()
+    parent.wait()
+    workers = [Path("/proc") / pid for pid in listed.stdout.decode().split()]
+    assert len(workers) == 2
+    give_up = time.monotonic() + 30
+    while any(_runs(worker) for worker in workers):
+        assert time.monotonic() < give_up, "the workers still run"
+        time.sleep(0.1)
+
+
+def _runs(process: Path) -> bool:
+    """Whether there is such a process, not only its exit status."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_worker_that_is_killed_again_and_again_ends_the_sweep(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,7 @@ def _sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
             workers=options.workers,
             address=options.address,
             to_publish=options.publish,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=_say,
         )
     rows = []
     for run in runs:
@@ -208,19 +208,13 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _reference(options: argparse.Namespace) -> list[dict[str, Any]]:
     from trecx.reference import evaluate, summary
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
-
-    rows = [summary(record) for record in evaluate(options.path, publish=options.publish, say=say)]
+    rows = [summary(record) for record in evaluate(options.path, publish=options.publish, say=_say)]
     return rows if options.json else [_with_points_as_columns(row) for row in rows]
 
 
 def _robustness(options: argparse.Namespace) -> list[dict[str, Any]]:
     from trecx.records import open_record
     from trecx.robustness import evaluate, read_clips
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
     if options.per_class < 0:
         raise TrecxError(f"per-class {options.per_class} is impossible: choose a whole number from 0")
@@ -229,7 +223,7 @@ def _robustness(options: argparse.Namespace) -> list[dict[str, Any]]:
     assert folder is not None
     clips = read_clips(folder, noise, options.per_class)
     rows = []
-    for found in evaluate(records, clips, publish=options.publish, say=say):
+    for found in evaluate(records, clips, publish=options.publish, say=_say):
         for row in found.table.to_dict("records"):
             accuracies = [value for key, value in row.items() if key.startswith("accuracy_")]
             numbers = ("exit_rate", "accuracy", "early_accuracy", "final_on_early", "wrong_early", "keyword")
@@ -267,6 +261,11 @@ def _data(options: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:
         path: Path = data.prepare(options.name, force=options.force)
         return {"name": options.name, "file": str(path), "checksum": data.load(options.name).checksum}
     return [{"name": name, "prepared": (paths.DATA / f"{name}.npz").is_file()} for name in data.DATASETS]
+
+
+def _say(line: str) -> None:
+    """Progress, apart from the answer."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _percent(fractions: Any) -> list[float]:

@@ -2,6 +2,7 @@
 
 import multiprocessing as mp
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -38,7 +39,7 @@ def fit(
         train_missing: False raises TrecxError instead of training.
         in_order: start the runs in the order given; otherwise the longest start first, which ends sooner.
         say: receives one line whenever a run finishes, and one a minute in between, with the time left.
-        finished: receives every record that was made, at once.
+        finished: receives every record that was made, at once; the same one twice if a worker was killed.
 
     Raises:
         TrecxError: a run failed, or its worker was killed several times in a row.
@@ -54,15 +55,17 @@ def fit(
     while missing:
         try:
             found |= _train_all(missing, min(workers or default_workers(), len(missing)), say, finished)
-            break
+            missing = []
         except BrokenProcessPool as error:
-            left = [run for run in missing if find(run) is None]
-            killed = killed + 1 if len(left) == len(missing) else 1
+            done = {run: record for run in missing if (record := find(run)) is not None}
+            found |= done
+            missing = [run for run in missing if run not in done]
+            killed = 1 if done else killed + 1
             if killed > MOST_KILLED:
-                raise TrecxError(f"a worker was killed {killed} times in a row, last of {left[0].name}") from error
+                raise TrecxError(f"a worker was killed {killed} times in a row, last of {missing[0].name}") from error
+            for record in done.values():  # one may have ended unseen; what was seen does not change
+                finished(record)
             say("a worker was killed: its run goes on from the last finished epoch")
-            missing = left
-            found |= {run: record for run in found if (record := find(run)) is not None}
     return [record for run in runs if (record := found[run]) is not None]
 
 
@@ -129,8 +132,16 @@ _worker: dict[str, Any] = {}  # a worker process keeps the queue to its parent h
 
 def _start_worker(queue: Any, workers: int) -> None:
     _worker["queue"] = queue
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if workers > 1:
         torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A killed parent would leave workers behind that write to the same states as those of the next call."""
+    if parent := mp.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _work(run: Run) -> Record:

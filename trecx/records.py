@@ -12,7 +12,7 @@ confidence thresholds decide; the predicted class is kept exactly.
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,6 +155,13 @@ def whole_folder(target: Path) -> Iterator[Path]:
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_files(source: Path, target: Path, names: Iterable[str] = FILES) -> None:
+    """Copy those of `names` that are there from one record's folder into another that exists."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def save_weights(network: nn.Module, path: Path) -> None:

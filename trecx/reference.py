@@ -9,7 +9,6 @@ give the answers of the original models to about 1e-6.
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,7 +35,7 @@ from trecx.evaluate import Trace, chosen_point, confidence, crossfit_point, oper
 from trecx.heads import DepthwiseExit, EarlyViewHead, ExitHead
 from trecx.network import EarlyExitNetwork
 from trecx.paper import paper
-from trecx.records import FILES, Record, pack, save_weights, whole_folder, write
+from trecx.records import FILES, Record, copy_files, pack, save_weights, whole_folder, write
 from trecx.runs import labels
 from trecx.tasks import get_task
 from trecx.train import log_probs, to_input
@@ -329,8 +328,7 @@ def evaluate(path: str | Path, *, publish: bool = False, say: Say = lambda line:
         record = _write_record(model, network, data[model.task], root)
         if publish:
             with whole_folder(paths.PUBLISHED / GROUP / model.name) as folder:
-                for name in FILES:  # never the weights: they are the authors'
-                    shutil.copyfile(record.folder / name, folder / name)
+                copy_files(record.folder, folder)  # never the weights: they are the authors'
         shown = " / ".join(f"{100 * a:.2f}" for a in record.accuracies())
         say(f"{model.task} {model.method}: {shown} % of {len(data[model.task].y_test)} test samples")
         records.append(record)

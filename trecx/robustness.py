@@ -14,7 +14,6 @@ A record of this is a folder `robustness/NAME OF THE RUN` beside the run records
 
 import hashlib
 import json
-import shutil
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from trecx.data.speech_commands import LISTS, NOISE, class_of
 from trecx.environment import hardware, versions
 from trecx.errors import TrecxError
 from trecx.evaluate import Trace, confidence, expected_calibration_error, varied
-from trecx.records import Record, load_weights, whole_folder
+from trecx.records import Record, copy_files, load_weights, whole_folder
 from trecx.runs import run_of
 from trecx.stats import Interval, bootstrap_difference
 from trecx.tables import chosen_thresholds
@@ -352,8 +351,7 @@ def evaluate(
             np.savez_compressed(folder / "outputs.npz", **arrays)  # type: ignore[arg-type]
         if publish:
             with whole_folder(paths.PUBLISHED / target) as folder:
-                for name in FILES:
-                    shutil.copyfile(paths.RECORDS / target / name, folder / name)
+                copy_files(paths.RECORDS / target, folder, FILES)
         found.append(RobustnessRecord((paths.PUBLISHED if publish else paths.RECORDS) / target))
         say(f"{record.name}: {len(conditions)} conditions, {len(clips.labels)} clips")
     return found

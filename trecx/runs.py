@@ -18,12 +18,12 @@ import torch
 from trecx import data as datasets
 from trecx import paths, start
 from trecx.cost import Cost, measure
-from trecx.environment import hardware, versions
+from trecx.environment import hardware, keep_freed_memory, versions
 from trecx.errors import TrecxError
 from trecx.losses import early_weights
 from trecx.network import EarlyExitNetwork
 from trecx.recipes import Recipe, get_recipe
-from trecx.records import FILES, Record, all_records, load_weights, pack, save_weights, whole_folder, write
+from trecx.records import FILES, Record, all_records, copy_files, load_weights, pack, save_weights, whole_folder, write
 from trecx.tasks import TASKS, get_task
 from trecx.train import Report, default_device, log_probs, resize, scale, to_input, train
 from trecx.zoo import build, get_method, input_shape
@@ -152,9 +152,7 @@ def publish(record: Record) -> Record:
     target = paths.PUBLISHED / record.folder.parent.name / record.name
     if target != record.folder:
         with whole_folder(target) as folder:
-            for name in (*FILES, record.weights.name):
-                if (record.folder / name).is_file():
-                    shutil.copyfile(record.folder / name, folder / name)
+            copy_files(record.folder, folder, (*FILES, record.weights.name))
 
     def setting(r: Record) -> dict[str, Any]:
         return settings(r)["run"] | {"seed": None}
@@ -169,6 +167,7 @@ def publish(record: Record) -> Record:
 
 def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
     """Train `run` (from its last finished epoch, if it was interrupted) and write its record."""
+    keep_freed_memory()
     data = datasets.load(run.data)
     device = default_device()
     network, recipe = run.network(), run.resolved_recipe
