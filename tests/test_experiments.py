@@ -171,13 +171,6 @@ def test_tables_from_groups(sweep: list[Run]) -> None:
         [method, f"block{k}"] for method in two for k in (1, 2, 3)
     ]
     assert {"reduction", "low", "high", "reached"} <= set(saved)
-    look = tables.point_look()
-    shown = tables.readable(
-        tables.point_intervals(tables.points(found.methods, "kws", found.methods["baseline"], with_paper=True))
-    )
-    assert set(look["units"]) | set(look["formats"]) <= set(shown)
-    means = tables.mean_points(tables.points(found.methods, "kws", found.methods["baseline"], with_paper=True))
-    assert tables.savings_text(means)["own baseline", "validation"].split()[-1] in ("%", "reached")
 
 
 def test_later_places_against_earlier_ones(sweep: list[Run]) -> None:

@@ -13,14 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from trecx import figures, results, tables
-from trecx.claims import Material, claims_table
-from trecx.compare import settled
-from trecx.experiments import Published, recipe_text
+from trecx.compare import place_differences, settled
+from trecx.experiments import Published, recipe_text, recipes
 from trecx.notebook import glue, having, say, show_table
 from trecx.records import Record
 from trecx.zoo import get_method
 
 NOT_YET = "not published yet"
+DIFFERENCE = dict.fromkeys(("difference", "low", "high"), "+.2f") | {"better": ".2f", "p": ".2f"}  # number formats
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Part:
         authors: method -> record of released weights, to stand beside.
         few_samples: intervals over seeds and test samples together, for a small test set; else over seeds alone.
         with_paper: put the paper's accuracies beside ours, and use them as a reference.
+        samples: what the test set has, in the plural.
     """
 
     found: Published
@@ -46,6 +47,7 @@ class Part:
     authors: Mapping[str, Record] = field(default_factory=dict)
     few_samples: bool = False
     with_paper: bool = True
+    samples: str = "images"
 
     def __bool__(self) -> bool:
         return bool(self.found.records)
@@ -57,7 +59,7 @@ class Part:
 
     def having(self, *methods: str) -> bool:
         """Whether every one of these methods has records; if not, the page says so."""
-        return having(self.found.methods, *methods)
+        return having(self.found.groups, *methods)
 
     def say_missing(self, what: str) -> None:
         """One sentence in place of a table."""
@@ -77,27 +79,32 @@ class Part:
         if not self:
             return NOT_YET
         sizes = self.found.records[0].manifest["data"]["sizes"]
-        return f"{sizes['train']:,} to train on, {sizes['val']:,} for validation, {sizes['test']:,} test images"
+        return f"{sizes['train']:,} to train on, {sizes['val']:,} for validation, {sizes['test']:,} test {self.samples}"
 
     def runs(self) -> None:
         """How often each network was trained, and what it costs."""
         glue(f"{self.name}-recipe", self.recipe())
         glue(f"{self.name}-sizes", self.sizes())
-        glue(f"{self.name}-missing", len(self.found.missing))
         if not self:
             return self.say_missing("this list")
+        if missing := len(self.found.missing):
+            runs = missing + len(self.found.records)
+            say(f"*{missing} of the {runs} runs on the list{self.title} have no published record yet.*")
+        for text, names in list(recipes(self.found.records).items())[1:]:
+            say(f"*Not of a piece: {', '.join(names)} had another recipe, {text}.*")
         return self._table(
             results.runs(self.found),
             "runs",
             f"The networks{self.title}, how often each was trained, and what they cost.",
-            formats={"minutes a run": ".1f"},
+            formats={"minutes a run": ".0f"},
         )
 
     # --- accuracies ---
 
     def standalone(self) -> None:
-        """Every exit alone, and glue for baseline, early and final exit (texts, in percent)."""
-        groups = self.found.methods
+        """Every exit alone, and glue for baseline, early and final exit (texts, in percent) and the number of seeds."""
+        groups = self.found.groups
+        glue(f"{self.name}-seeds", len(groups.get("trecx_ev", [])))
         if not groups:
             self.say_missing("this list")
             for key in ("baseline", "final", "early"):
@@ -130,7 +137,7 @@ class Part:
         percent = [c for c in ("accuracy", "low", "high", "paper", "authors' weights") if c in alone]
         over = "seeds and test samples" if self.few_samples else "seeds"
         self._table(
-            alone,
+            alone.drop(columns="parameters"),
             name,
             f"{caption}: mean over seeds with its 95 % interval over {over}.",
             units={"cost": "MFLOPs"} | dict.fromkeys(percent, "%"),
@@ -154,7 +161,7 @@ class Part:
 
     def curves(self, *methods: str) -> Figure:
         """Benefit curves of these methods, beside smaller networks, the paper's points and released weights."""
-        groups = {m: self.found.methods[m] for m in methods if self.found.methods.get(m)}
+        groups = {m: self.found.groups[m] for m in methods if self.found.groups.get(m)}
         target = None
         if self.found.methods.get("baseline"):
             own = tables.references(self.task, self.found.methods["baseline"], with_paper=False)["own baseline"]
@@ -183,7 +190,7 @@ class Part:
 
     def points(self) -> pd.DataFrame:
         """Operating points of every method and seed as `trecx.tables.points`; empty without a baseline or an exit."""
-        groups = {m: records for m, records in self.found.methods.items() if get_method(m).head}
+        groups = {m: records for m, records in self.found.groups.items() if tables.method_of(m).head}
         if not (groups and self.found.methods.get("baseline")):
             return pd.DataFrame()
         options: dict[str, Any] = {"with_paper": self.with_paper, "drops": results.DROPS, "unit": self.unit}
@@ -192,25 +199,33 @@ class Part:
     def savings(self) -> None:
         """What every method saves, and glue for T-RecX's savings one point below each reference (texts)."""
         every = self.points()
-        references = ["own baseline", *(["paper's baseline"] if self.with_paper else []), "own final exit"]
-        frame = tables.savings(every, references) if len(every) else pd.DataFrame(columns=["method", "drop"])
+        keys = {"own baseline": "own", "paper's baseline": "constant", "own final exit": "final"}
+        if not self.with_paper:
+            del keys["paper's baseline"]
+        frame = tables.savings(every, [*keys]) if len(every) else pd.DataFrame(columns=["method", "drop"])
         mine = frame[(frame["method"] == get_method("trecx_ev").label) & (frame["drop"] == 1)]
-        for reference, key in zip(("own baseline", "own final exit"), ("own", "final"), strict=True):
+        for reference, key in keys.items():
             for column, protocol in (("saved", "validation"), ("saved, paper protocol", "paper")):
                 text = NOT_YET
                 if len(mine):
-                    value = mine.set_index("reference").loc[reference, column]
-                    text = f"{value:.1f} %" if value == value else "not reached"
+                    row = mine.set_index("reference").loc[reference]
+                    seeds = f" ({row['reached']})" if protocol == "validation" else ""
+                    text = f"{row[column]:.1f} %" if row[column] == row[column] else f"not reached by every seed{seeds}"
                 glue(f"{self.name}-saved-{key}-{protocol}", text)
         if frame.empty:
             return self.say_missing("the baseline and a method with an early exit")
         percent = ["accuracy", "exit rate", "saved", "low", "high", "saved, paper protocol"]
+        look: dict[str, dict[str, str]] = {
+            "units": {"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
+            "formats": {"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"},
+        }
+        over = "mean over seeds, and the 95 % interval of the saving"
+        own = frame["reference"] == "own baseline"
+        below = f"What is saved below the mean accuracy of our own baseline{self.title}: {over}."
+        self._table(frame[own].drop(columns="reference"), "savings", below, **look)
+        others = "the paper's baseline and below each network's" if self.with_paper else "each network's"
         return self._table(
-            frame,
-            "savings",
-            f"What is saved below each accuracy{self.title}: mean over seeds, and the 95 % interval of the saving.",
-            units={"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
-            formats={"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"},
+            frame[~own], "savings-others", f"The same below {others} own final exit{self.title}: {over}.", **look
         )
 
     # --- comparisons ---
@@ -218,6 +233,8 @@ class Part:
     def differences(self) -> None:
         """Paired differences between methods."""
         paired = results.paired(self.found)
+        seeds = max((len(records) for records in self.found.groups.values()), default=0)
+        glue(f"{self.name}-least-p", f"{min(1.0, 2 / 2**seeds):.2g}")
         if paired.empty:
             return self.say_missing("two methods with a common seed")
         return self._table(
@@ -225,7 +242,7 @@ class Part:
             "differences",
             f"Paired differences in test accuracy{self.title}, with 95 % intervals.",
             units=dict.fromkeys(("difference", "low", "high"), "points"),
-            formats=dict.fromkeys(("difference", "low", "high"), "+.2f") | {"better": ".2f", "p": ".2f"},
+            formats=DIFFERENCE,
         )
 
     def static(self, methods: Sequence[str] = ("trecx_ev",)) -> None:
@@ -252,45 +269,62 @@ class Part:
         if len(self.found.weights) < 2:
             return self.say_missing("other loss weights")
         frame = results.loss_weight(self.found)
+        best = frame.loc[frame["final, validation"].idxmax(), "w"]
         percent = list(frame.columns[1:])
         return self._table(
             frame,
             "loss-weight",
-            f"T-RecX under several loss weights{self.title}, first seed.",
+            f"T-RecX under several loss weights{self.title}, first seed; w = {best:g} is the best on validation.",
             units=dict.fromkeys(percent, "%"),
             formats={"w": ".1f"} | dict.fromkeys(percent, ".2f"),
         )
 
     def places(self) -> None:
-        """Accuracies by place of the early exit."""
+        """Accuracies and savings by place of the early exit, and paired differences between places."""
         if not self.having("baseline"):
             return None
-        if not any(len(places) > 1 for places in self.found.places.values()):
+        several = {method: taps for method, taps in self.found.places.items() if len(taps) > 1}
+        if not several:
             return self.say_missing("exits at other places")
-        return self._table(
+        percent = ("early", "final", "saved at -1 point", "low", "high")
+        self._table(
             results.placement(self.found, self.unit),
             "placement",
             f"The early exit at several places{self.title}, and what it saves one point below our own baseline: means "
-            "over seeds.",
-            units={"cost of the early exit": self.cost_unit, "early": "%", "final": "%", "saved at -1 point": "%"},
-            formats={"cost of the early exit": ".2f", "early": ".2f", "final": ".2f", "saved at -1 point": ".1f"},
+            "over seeds, and the 95 % interval of the saving.",
+            units={"cost of the early exit": self.cost_unit} | dict.fromkeys(percent, "%"),
+            formats=dict.fromkeys(("cost of the early exit", "early", "final"), ".2f")
+            | dict.fromkeys(percent[2:], ".1f"),
+        )
+        return self._table(
+            place_differences(several),
+            "placement-differences",
+            f"A later place of the exit minus an earlier one{self.title}: paired differences in test accuracy, with "
+            "95 % intervals.",
+            units=dict.fromkeys(("difference", "low", "high"), "points"),
+            formats=DIFFERENCE,
+        )
+
+    def one_more_class(self) -> None:
+        """What a class without samples costs (claim C11)."""
+        if not (self.found.extra_class and self.having("trecx_ev")):
+            return self.say_missing("one more class")
+        return self._table(
+            results.one_more_class(self.found),
+            "one-more-class",
+            f"Accuracy that T-RecX loses to one more class, which no sample has{self.title}, paired by seed.",
+            units={"accuracy lost": "points", "low": "points", "high": "points"},
+            formats={"accuracy lost": "+.2f", "low": "+.2f", "high": "+.2f"},
         )
 
     def confusion(self, method: str = "trecx_ev") -> None:
         """Whom each exit misses, one point below our own baseline."""
         if not self.having("baseline", method):
             return None
-        every = self.points()
-        chosen = every[
-            (every["method"] == method)
-            & (every["drop"] == 1)
-            & (every["protocol"] == "validation")
-            & (every["reference"] == "own baseline")
-        ]
-        thresholds = chosen.set_index("seed")["threshold"]
         records = self.found.methods[method]
+        thresholds = tables.chosen_thresholds(records, self.found.methods["baseline"])
         return self._table(
-            tables.confusion(records, [thresholds[r.manifest["run"]["seed"]] for r in records]),
+            tables.confusion(records, thresholds),
             "confusion",
             f"Wrong answers of {get_method(method).label} by class and exit{self.title}: mean over seeds.",
             units={"missed": "%", "false alarms": "%"},
@@ -298,12 +332,11 @@ class Part:
         )
 
     def verdicts(self, **material: Any) -> None:
-        """The paper's claims that these runs speak to."""
+        """The paper's claims that these runs speak to; `material` as `trecx.results.claims`."""
         if not self.found.methods:
             return self.say_missing("this list")
-        verdicts = claims_table(
-            Material({self.task: self.found.methods}, extra_class=self.found.extra_class, **material)
-        )
         return self._table(
-            verdicts, "claims", f"The paper's claims{self.title}, our verdicts, and the numbers behind them."
+            results.claims(self.found, **material),
+            "claims",
+            f"The paper's claims{self.title}, our verdicts, and the numbers behind them.",
         )

@@ -135,6 +135,11 @@ class Published:
     missing: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
 
+    @property
+    def groups(self) -> Group:
+        """Methods and variants: the rows of tables and the curves of figures."""
+        return self.methods | self.variants
+
 
 def published(sweep: str, *, may_be_empty: bool = False) -> Published:
     """The published records of one of the project's sweeps.

@@ -193,25 +193,9 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns={"exit_rate": "exit rate"})
 
 
-def point_look(unit: str = "flops") -> dict[str, dict[str, str]]:
-    """`units` and `formats` of `trecx.notebook.show_table` for operating points under their readable names."""
-    percent = ("accuracy", "reduction", "low", "high", "exit rate")
-    return {
-        "units": {"drop": "points", "cost": cost_unit(unit)} | dict.fromkeys(percent, "%"),
-        "formats": {"threshold": ".3f", "accuracy": ".2f", "cost": ".3f"} | dict.fromkeys(percent[1:], ".1f"),
-    }
-
-
 def cost_unit(unit: str) -> str:
     """What a million of `flops` or `macs` is called."""
     return "MFLOPs" if unit == "flops" else "million MACs"
-
-
-def savings_text(frame: pd.DataFrame, method: str = "trecx_ev", drop: float = 1) -> dict[tuple[str, str], str]:
-    """(reference, protocol) -> the cost that a method saves at `drop` points, as text, from `mean_points`."""
-    at = frame[(frame["method"] == method) & (frame["drop"] == drop)]
-    values = at.set_index(["reference", "protocol"])["reduction"].astype(float)
-    return {key: f"{100 * v:.1f} %" if np.isfinite(v) else "not reached" for key, v in values.items()}
 
 
 def trainings(groups: Group, static: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
