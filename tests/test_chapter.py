@@ -27,7 +27,6 @@ SECTIONS = (
     "static",
     "weights",
     "places",
-    "one_more_class",
     "confusion",
     "verdicts",
 )
