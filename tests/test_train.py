@@ -14,7 +14,8 @@ from trecx.augment import AUGMENTATIONS, affine, colour, crop, flip, mixup, resi
 from trecx.errors import TrecxError
 from trecx.losses import early_weights, exit_losses, joint_loss
 from trecx.recipes import RECIPES, Recipe, get_recipe, learning_rate
-from trecx.train import Average, Progress, batches, log_probs, make_batch, make_optimizer, resize, train
+from trecx.runs import Run
+from trecx.train import Average, Progress, batches, log_probs, make_batch, make_optimizer, resize, soften, train
 from trecx.zoo import METHODS, build
 
 Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -115,7 +116,7 @@ def test_unknown_recipe_and_epochs_are_refused() -> None:
 def test_recipes_of_old_average_and_blend_nothing() -> None:
     for name in ("paper", "fast", "quick"):
         for recipe in RECIPES[name].values():
-            assert (recipe.ema, recipe.mixup, recipe.head_rate) == (0, 0, 1)
+            assert (recipe.ema, recipe.mixup, recipe.head_rate, recipe.teacher) == (0, 0, 1, 0)
     assert RECIPES["finetune"].keys() == RECIPES["long"].keys() == {"vww"}
 
 
@@ -359,6 +360,44 @@ def test_blended_run_trains_on_both_labels() -> None:
     assert math.isfinite(blended.rows[-1]["loss_1"])
 
 
+class Fixed(nn.Module):
+    """A teacher with one answer."""
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.log(torch.tensor([0.7, 0.3] + [1e-9] * 10)).expand(len(x), 12)]
+
+
+def test_targets_are_part_label_part_pair_part_teacher() -> None:
+    recipe, labels = small(teacher=0.4), torch.tensor([2, 0])
+    _, targets = soften(torch.zeros(2, 1, 1, 1), labels, 12, recipe, draws(), 0, Fixed())
+    assert targets[0, :3].tolist() == pytest.approx([0.4 * 0.7, 0.4 * 0.3, 0.6])
+    assert targets[1, :3].tolist() == pytest.approx([0.6 + 0.4 * 0.7, 0.4 * 0.3, 0], abs=1e-6)
+    x, labels = torch.eye(8).reshape(8, 1, 8, 1), torch.arange(8)  # the blended input shows what went into it
+    blended, targets = soften(x, labels, 8, small(mixup=1.0), draws(), 0, None)
+    assert torch.allclose(targets, blended[:, 0, :, 0])
+    by_hand = -(targets * x[:, 0, :, 0].log_softmax(1)).sum(1).mean()
+    assert exit_losses([x[:, 0, :, 0]], targets)[0].item() == pytest.approx(by_hand.item())
+
+
+def test_a_run_that_learns_from_its_teacher_alone_does_not_see_the_labels() -> None:
+    recipe, (x, y, *val) = small(teacher=1.0), tiny()
+    weights = []
+    for labels in (y, y.flip(0)):
+        torch.manual_seed(0)
+        network = build("kws", "baseline")
+        train(network, METHODS["baseline"], recipe, "kws", (x, labels, *val), seed=0, teacher=Fixed())
+        weights.append(network.final.classifier.weight)
+    assert torch.equal(*weights)
+    assert (log_probs(network, x, "kws").argmax(2) == 0).all()  # the teacher's answer, whatever the sample
+
+
+def test_a_recipe_with_a_teacher_needs_one() -> None:
+    with pytest.raises(TrecxError, match="learns from a teacher: give the trained network"):
+        fit(small(teacher=0.5))
+    with pytest.raises(TrecxError, match="recipe 'finetune' learns from trained weights: give start as well"):
+        Run("vww", "baseline", "vww96", "finetune")
+
+
 def test_frozen_backbone_keeps_weights_and_statistics_while_the_heads_learn() -> None:
     torch.manual_seed(0)
     before = {k: v.clone() for k, v in build("kws", "trecx_ev").state_dict().items()}
@@ -390,7 +429,7 @@ def test_head_rate_moves_the_early_exit_only() -> None:
     exits = {id(p) for p in network.exits.parameters()}
     for group in groups:
         inside = {id(p) in exits for p in group["params"]}
-        assert inside == {group["factor"] == 20.0}
+        assert inside == {group["factor"] == RECIPES["finetune"]["vww"].head_rate}
     kernels = {id(p) for p in network.l2_kernels()}
     assert {id(p) for g in groups if g["weight_decay"] for p in g["params"]} == kernels
     assert sum(len(g["params"]) for g in groups) == len(list(network.parameters()))

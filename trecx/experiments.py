@@ -237,11 +237,12 @@ def recipe_text(record: Record) -> str:
     augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
     augment += [f"mixup {recipe['mixup']:g}"] if recipe.get("mixup") else []
     average = f", averaged weights (decay {recipe['ema']:g} a step)" if recipe.get("ema") else ""
+    teacher = f", {recipe['teacher']:g} of each target from the starting network" if recipe.get("teacher") else ""
     exits = f" ({recipe['head_rate']:g} times that for early exits)" if recipe.get("head_rate", 1) != 1 else ""
     return (
         f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
         f"{recipe['rate']:g}{exits}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
-        f"{', '.join(augment) or 'no augmentation'}{average}, {recipe['precision']}"
+        f"{', '.join(augment) or 'no augmentation'}{average}{teacher}, {recipe['precision']}"
     )
 
 

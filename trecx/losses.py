@@ -49,6 +49,8 @@ def early_weights(
 def exit_losses(logits: Sequence[Tensor], labels: Tensor, padded: int = 0) -> list[Tensor]:
     """Mean cross-entropy of every exit: [(N, classes), ...] and labels (N,) -> [scalar, ...].
 
+    In place of labels there may be a distribution over the classes for every sample, (N, classes).
+
     The last `padded` rows are the black images that fill the last batch of the paper's visual wake words
     recipe: their label vector is all zero, so they add nothing to the final loss; the early loss takes the
     arg max of that vector and trains on class 0.

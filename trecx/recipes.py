@@ -35,6 +35,7 @@ class Recipe:
     ema: float = 0.0  # decay a step of the moving average that is validated and kept; 0: the weights themselves
     mixup: float = 0.0  # strength of the blending of image pairs, see trecx.augment; 0: none
     head_rate: float = 1.0  # factor on the rate of the early exits, which start fresh where the rest is trained
+    teacher: float = 0.0  # share of each target that is the answer of the network that training starts from
 
 
 _ROTATE_SHIFT = ("affine", (15.0, 0.1, 0.0))
@@ -143,16 +144,19 @@ LONG = {
     ),
 }
 
-# From trained weights: a small rate for what is trained, a larger one for the exits, and hardly any distortion.
+# From trained weights: a small rate for what is trained, a larger one for the exits, hardly any distortion, and the
+# trained network as a teacher.
 FINETUNE = {
     "vww": replace(
         FAST["vww"],
         name="finetune",
-        epochs=10,
+        epochs=20,
         batch=64,
-        rate=0.005,
+        rate=0.01,
         augment=(("affine", (5.0, 0.05, 0.05)), _FLIP),
-        head_rate=20.0,
+        ema=0.99,
+        head_rate=10.0,
+        teacher=0.7,  # it has seen all images and the official labels; without it the final exit forgets them
     ),
 }
 

@@ -76,6 +76,8 @@ class Run:
             )
         if self.frozen and not self.start:
             raise TrecxError("a frozen backbone needs trained weights: give start as well")
+        if self.resolved_recipe.teacher and not self.start:
+            raise TrecxError(f"recipe {self.recipe!r} learns from trained weights: give start as well")
         with torch.random.fork_rng(devices=[]):
             self.network()  # refuses an impossible tap or width now, not after the runs before it
 
@@ -189,6 +191,7 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
         w_early=run.w_early,
         shares=tuple(c / cost.macs[-1] for c in cost.macs[:-1]),
         frozen=run.frozen,
+        teacher=start.teacher(run.start) if recipe.teacher else None,
         state=partial / "state.safetensors",
         report=report,
         device=device,

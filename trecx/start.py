@@ -9,12 +9,14 @@ import hashlib
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trecx import paths
 from trecx.errors import TrecxError
 from trecx.network import EarlyExitNetwork
 from trecx.records import load_tensors
+from trecx.tasks import get_task
+from trecx.zoo import build
 
 STARTS = {"mlperf_tiny": "vww-baseline"}  # start -> record among those of `trecx.reference`; its first part is the task
 
@@ -35,6 +37,14 @@ def checksum(start: str) -> str:
     """sha256 of the file of weights, empty if it is not there."""
     path = weights_of(start)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def teacher(start: str) -> nn.Module:
+    """The trained network itself, for images of any size: it looks at them at the size that it was trained on."""
+    task = get_task(task_of(start))
+    network = build(task.name, "baseline")
+    apply(network, start)
+    return nn.Sequential(nn.Upsample(task.input_shape[1:], mode="bilinear"), network)
 
 
 @torch.no_grad()

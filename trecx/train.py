@@ -124,6 +124,7 @@ def train(
     w_early: float | None = None,
     shares: tuple[float, ...] = (),
     frozen: bool = False,
+    teacher: nn.Module | None = None,
     state: Path | None = None,
     report: Report = lambda epochs, row: None,
     device: torch.device | None = None,
@@ -137,17 +138,23 @@ def train(
         seed: of batch order, augmentation and dropout.
         shares: cost of each early exit relative to the whole network.
         frozen: train the heads only; the backbone keeps its weights and its batch norm statistics.
+        teacher: a trained network whose last answer every exit learns from, where the recipe asks for it: knowledge
+            distillation (Hinton et al. 2015) at temperature 1.
         state: file for the state after each epoch; training goes on from it if it exists.
         report: called after each epoch.
         device: a GPU if there is one, by default.
 
     Raises:
-        TrecxError: the loss is not finite any more.
+        TrecxError: the recipe asks for a teacher and there is none, or the loss is not finite any more.
     """
+    if recipe.teacher and teacher is None:
+        raise TrecxError(f"recipe {recipe.name!r} learns from a teacher: give the trained network")
     device = device or default_device()
     if len(shares) != network.num_exits - 1:
         raise TrecxError(f"shares has {len(shares)} entries: give one for each of {network.num_exits - 1} early exits")
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if teacher is not None:
+        teacher.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     x_train, y_train, x_val, y_val = (part.to(device) for part in data)
     y_train, y_val = y_train.long(), y_val.long()
     for module in network.modules():
@@ -181,14 +188,11 @@ def train(
             if epoch < transfer_epochs:
                 network.transfer_weights()
             x, labels, padded = make_batch(x_train, y_train, rows.to(device), recipe, task, draw)
-            if recipe.mixup:
-                x, partner, share = mixup(x, draw, recipe.mixup, padded)
             with autocast(device, recipe.precision):
+                if recipe.mixup or recipe.teacher:
+                    x, labels = soften(x, labels, network.num_classes, recipe, draw, padded, teacher)
                 logits = forward(x)
             losses = exit_losses(logits, labels, padded)
-            if recipe.mixup:
-                others = exit_losses(logits, labels[partner], padded)
-                losses = [share * own + (1 - share) * other for own, other in zip(losses, others, strict=True)]
             optimizer.zero_grad(set_to_none=True)
             joint_loss(losses, weights).backward()
             if recipe.clip:
@@ -251,6 +255,21 @@ def make_batch(
         batch = torch.cat([batch, batch.new_zeros(padded, *batch.shape[1:])])
         labels = torch.cat([labels, labels.new_zeros(padded)])
     return batch.contiguous(memory_format=torch.channels_last), labels, padded
+
+
+def soften(
+    x: Tensor, labels: Tensor, classes: int, recipe: Recipe, draw: Generator, padded: int, teacher: nn.Module | None
+) -> tuple[Tensor, Tensor]:
+    """Blended inputs (N, C, H, W), and for each a distribution over the classes (N, classes) in place of its label."""
+    targets = F.one_hot(labels, classes).float()
+    if recipe.mixup:
+        x, partner, share = mixup(x, draw, recipe.mixup, padded)
+        targets = torch.lerp(targets[partner], targets, share)
+    if teacher is not None:
+        with torch.no_grad():
+            answers = teacher(x)[-1].float().softmax(1)
+        targets = torch.lerp(targets, answers, recipe.teacher)
+    return x, targets
 
 
 def make_optimizer(network: EarlyExitNetwork, recipe: Recipe) -> torch.optim.Optimizer:
