@@ -14,21 +14,10 @@ from trecx.records import Record, save_weights
 from trecx.sweep import load
 
 from .small import write_audio, write_record
+from .test_chapter import TABLES
 
 CHAPTERS = {"10_cifar10": "cifar10", "11_speech_commands": "speech_commands"}  # and the sweeps that they show
-EVERYWHERE = (
-    "runs",
-    "standalone",
-    "table-1",
-    "savings",
-    "savings-others",
-    "differences",
-    "static",
-    "loss-weight",
-    "placement",
-    "placement-differences",
-    "claims",
-)
+EVERYWHERE = TABLES - {"frozen", "settled", "confusion"}  # those are for visual wake words
 ALONE = {
     "10_cifar10": {"cifar10-one-more-class"},
     "11_speech_commands": {
