@@ -9,7 +9,7 @@ from trecx.errors import TrecxError
 from trecx.records import FILES
 
 SWEEP = """
-defaults: {task: vww, data: vww96, recipe: finetune, start: mlperf_tiny}
+defaults: {task: vww, data: vww96, recipe: fast, start: mlperf_tiny}
 runs:
   - {method: [baseline, trecx_ev, trecx_no_ev], seed: [0, 1]}
   - {method: trecx_ev, frozen: true, seed: [0, 1]}
@@ -43,9 +43,9 @@ def names(group: dict) -> dict:
 
 
 def test_every_setting_is_a_group_of_its_own(folders: Path) -> None:
-    publish_all_but(folders, "vww-trecx_no_ev-from-mlperf_tiny-finetune10-seed1")
+    publish_all_but(folders, "vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1")
     found = experiments.published("mine")
-    tail = "from-mlperf_tiny-finetune10"
+    tail = "from-mlperf_tiny-fast40"
     seeds = ("seed0", "seed1")
     ev = [f"vww-trecx_ev-{tail}-{seed}" for seed in seeds]
     assert names(found.methods) == {
@@ -53,7 +53,7 @@ def test_every_setting_is_a_group_of_its_own(folders: Path) -> None:
         "trecx_ev": ev,
         "trecx_no_ev": [f"vww-trecx_no_ev-{tail}-seed0"],
     }
-    assert names(found.frozen) == {"trecx_ev": [f"vww-trecx_ev-from-mlperf_tiny-frozen-finetune10-{s}" for s in seeds]}
+    assert names(found.frozen) == {"trecx_ev": [f"vww-trecx_ev-from-mlperf_tiny-frozen-fast40-{s}" for s in seeds]}
     assert names(found.static) == {
         "resolution 80": [f"vww-baseline-res80-{tail}-seed0"],
         "resolution 64": [f"vww-baseline-res64-{tail}-seed0"],
@@ -61,11 +61,11 @@ def test_every_setting_is_a_group_of_its_own(folders: Path) -> None:
     assert names(found.weights) == {0.4: ev, 0.8: [f"vww-trecx_ev-w0.8-{tail}-seed0"]}
     assert names(found.places["trecx_ev"]) == {"layer4": ev, "layer5": [f"vww-trecx_ev-tap-layer5-{tail}-seed0"]}
     assert names(found.variants) == {
-        "baseline, from scratch": ["vww-baseline-finetune10-seed0"],
-        "trecx_ev, from scratch": ["vww-trecx_ev-finetune10-seed0"],
-        "baseline, width 0.5, from scratch": ["vww-baseline-width0.5-finetune10-seed0"],
+        "baseline, from scratch": ["vww-baseline-fast40-seed0"],
+        "trecx_ev, from scratch": ["vww-trecx_ev-fast40-seed0"],
+        "baseline, width 0.5, from scratch": ["vww-baseline-width0.5-fast40-seed0"],
     }
-    assert found.missing == ["vww-trecx_no_ev-from-mlperf_tiny-finetune10-seed1"]
+    assert found.missing == ["vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1"]
     assert len(found.records) == len(sweep.load(folders / "mine.yaml")) - 1
 
 
