@@ -101,7 +101,7 @@ def test_a_chapter_with_all_runs_shows_every_table(page: dict[str, Any]) -> None
     assert not page["said"]
     assert NOT_YET not in page["glued"].values()
     assert page["glued"]["finetune-recipe"].startswith("20 epochs of one-cycle SGD (Nesterov momentum 0.9), batch 64")
-    assert "(10 times that for early exits)" in page["glued"]["finetune-recipe"]
+    assert "(3 times that for early exits)" in page["glued"]["finetune-recipe"]
     alone = page["tables"]["finetune-standalone"]
     row = alone[(alone["method"] == "T-RecX") & (alone["exit"] == "final")].iloc[0]
     assert row["seeds"] == 5
