@@ -90,16 +90,14 @@ def colour(x: Tensor, generator: Generator, brightness: float, contrast: float, 
     """
     shares = torch.tensor([brightness, contrast, saturation])
     factors = 1 + shares[:, None] * (torch.rand(3, len(x), generator=generator) * 2 - 1)
-    light, spread, vivid = factors.to(x.device)[:, :, None, None, None]
-    x = x * light
-    grey = _grey(x)
-    x = torch.lerp(grey.mean((2, 3), keepdim=True), x, spread)
-    return torch.lerp(_grey(x), x, vivid)
-
-
-def _grey(x: Tensor) -> Tensor:
-    """Luma of RGB images: (N, 3, H, W) -> (N, 1, H, W)."""
-    return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    light, spread, vivid = factors.to(x.device)[:, :, None, None]  # (N, 1, 1) each
+    # All three are affine in a pixel's colour, so one 3x3 matrix and one grey offset do their work in one pass.
+    luma = x.new_tensor([0.299, 0.587, 0.114])  # Rec. 601
+    matrix = light * spread * torch.lerp(luma.expand(3, 3), torch.eye(3, device=x.device), vivid)  # (N, 3, 3)
+    grey = (x.mean((2, 3)) @ luma)[:, None, None]  # (N, 1, 1)
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, 3)
+    pixels = torch.baddbmm(light * (1 - spread) * grey, pixels, matrix.transpose(1, 2))
+    return pixels.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 def resized_crop(x: Tensor, generator: Generator, smallest: float, stretch: float) -> Tensor:

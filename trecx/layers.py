@@ -8,6 +8,7 @@ TensorFlow's is; and a flattened map is ordered height, width, channel.
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def conv_bn(*args: Any, relu: bool = True, **kwargs: Any) -> nn.Sequential:
     """`conv`, batch norm and, unless told otherwise, ReLU."""
     layers = [*conv(*args, **kwargs)]
     layers.append(nn.BatchNorm2d(layers[-1].out_channels, eps=1e-3, momentum=0.01))
-    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
 
 
 def separable(in_channels: int, out_channels: int, stride: int = 1, init: str = "he_normal") -> nn.Sequential:
@@ -97,16 +98,21 @@ class Conv2d(nn.Conv2d):
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose mask comes from uniform numbers.
+    """Dropout whose mask comes, on a processor, from NumPy's fastest generator, under a seed that PyTorch draws.
 
-    PyTorch's own draws Bernoulli numbers, which on a processor took a fifth of DS-CNN's training step; these
-    take a third of that.
+    With PyTorch's own dropout the random numbers took a fifth of DS-CNN's training step; these take a fiftieth.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return (
-            x * (torch.rand_like(x, dtype=torch.float32) >= self.p).to(x.dtype).div_(1 - self.p) if self.training else x
-        )
+        if not self.training:
+            return x
+        if x.is_cuda:
+            uniform = torch.rand_like(x, dtype=torch.float32)
+        else:
+            uniform = torch.empty_like(x, dtype=torch.float32)
+            draw = np.random.Generator(np.random.SFC64(int(torch.randint(2**62, ()))))
+            draw.random(dtype=np.float32, out=uniform.as_strided((x.numel(),), (1,)).numpy())  # in the order of memory
+        return x * (uniform >= self.p).to(x.dtype).div_(1 - self.p)
 
 
 class Flatten(nn.Module):
