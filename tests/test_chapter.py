@@ -63,7 +63,7 @@ def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 def part(name: str, **options: Any) -> Part:
     sweep_name = f"vww96_{name}"
-    return Part(experiments.published(sweep_name, may_be_empty=True), "vww", name, few_samples=True, **options)
+    return Part(experiments.published(sweep_name, may_be_empty=True), "vww", name, **options)
 
 
 def publish(name: str, keep: Any = lambda run: True) -> None:
@@ -171,8 +171,8 @@ def test_claims_carried_over_and_claims_that_cannot_be_settled(tmp_path: Path) -
     assert "C9" not in plain.index
     asked = claims_table(Material({"vww": group}, carried_over=True, reasons={"C2": "too few images"}))
     asked = asked.set_index("claim")
-    assert "vww branchynet " in asked.loc["C9", "evidence"]
-    assert "vww sdn_fair " in asked.loc["C9", "evidence"]  # no version as coded is there
+    assert "vww BranchyNet " in asked.loc["C9", "evidence"]
+    assert "vww SDN (published) " in asked.loc["C9", "evidence"]  # no version as coded is there
     assert asked.loc["C2", "verdict"] == "not testable here"
     assert asked.loc["C2", "evidence"].endswith("; too few images")
     pd.testing.assert_series_equal(asked.loc["C3"], plain.loc["C3"])

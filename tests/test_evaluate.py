@@ -286,6 +286,16 @@ def test_paper_point_of_a_network_that_is_too_weak():
     assert ev.paper_point(trace, 0.872 - 0.02).reached
 
 
+def test_point_at_cost_spends_what_validation_allows():
+    draw = np.random.default_rng(0)
+    val, test = (ev.Trace(draw.random((400, 1)), draw.random((400, 2)) < 0.8, np.array([1.0, 2.0])) for _ in range(2))
+    point = ev.point_at_cost(val, test, 1.6)
+    assert val.outcome(point.threshold)[1].mean() == pytest.approx(1.6)  # 400 samples hit 0.4 exactly
+    assert point.cost == test.outcome(point.threshold)[1].mean() != 1.6
+    assert not ev.point_at_cost(val, test, 0.9).reached
+    assert ev.point_at_cost(val, test, 5.0).cost == 2.0
+
+
 def test_chosen_point_is_cheapest_on_validation_and_reported_on_test():
     val = ladder()
     # On test the early exit is right from 0.85 on, so that k = 6 is right for 8 of 10.

@@ -17,7 +17,7 @@ from .small import write_audio, write_record
 from .test_chapter import TABLES
 
 CHAPTERS = {"10_cifar10": "cifar10", "11_speech_commands": "speech_commands"}  # and the sweeps that they show
-EVERYWHERE = TABLES - {"frozen", "settled", "confusion"}  # those are for visual wake words
+EVERYWHERE = TABLES - {"frozen", "confusion"}  # those are for visual wake words
 ALONE = {
     "10_cifar10": {"cifar10-one-more-class"},
     "11_speech_commands": {

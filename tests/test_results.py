@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trecx import cli, results, tables
+from trecx.compare import difference
 from trecx.errors import TrecxError
 from trecx.experiments import Published, published
 from trecx.paper import paper
@@ -52,7 +53,7 @@ def test_table_1_holds_the_papers_and_the_authors_figures(cifar10: Published) ->
     row = results.table_1(cifar10).set_index("quantity")
     assert row.loc["cost at -1 point", "paper"] == 20.04
     assert row.loc["cost at -1 point", "authors' weights"] == pytest.approx(19.825, abs=5e-4)
-    assert row.loc["baseline cost", "this run"] == pytest.approx(25.271004)
+    assert row.loc["baseline cost", "ours"] == pytest.approx(25.271004)
 
 
 def test_groups_hold_only_their_own_runs(cifar10: Published) -> None:
@@ -90,3 +91,24 @@ def test_unknown_names_are_refused(arguments: tuple[str, str], says: str) -> Non
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["results", "cifar10", "savings", "--json"]) == 0
     json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+
+
+def test_what_the_page_says_in_bold_is_in_the_records(cifar10: Published) -> None:
+    """The bold statements of 'What surprised us' are words, so the records have to be held against them."""
+    groups = cifar10.methods
+    assert difference(groups["trecx_ev"], groups["trecx_no_ev"]).high < 0  # early-view assistance does not help
+    assert difference(groups["trecx_ev"], groups["baseline"]).high < 0  # the exit costs the final exit something
+    copying = difference(groups["trecx_ev"], groups["trecx_no_transfer"])
+    assert copying.low < 0 < copying.high
+    for method, printed in (("trecx_ev", 73.4), ("branchynet", 72.4), ("sdn", 63.3)):  # the paper's Table 2
+        assert np.mean([100 * r.accuracies()[0] for r in groups[method]]) > printed
+    narrower = results.static(cifar10).set_index("network")
+    assert (narrower.loc[["width 0.875", "width 0.75"], "gain"] < 0).all()  # hard to beat
+    assert narrower.loc["width 0.75", "high"] < 0
+    assert difference(groups["trecx_ev"], groups["sdn"]).high < 0  # SDN is a strong rival
+
+
+def test_narrower_networks_are_compared_at_equal_cost(cifar10: Published) -> None:
+    frame = results.static(cifar10).dropna()
+    assert frame["cost with exit"].to_numpy() == pytest.approx(frame["cost"].to_numpy(), rel=0.02)
+    assert (frame["with early exit"] - frame["without exit"]).to_numpy() == pytest.approx(frame["gain"].to_numpy())

@@ -25,6 +25,7 @@ def test_mean_interval_is_students():
 
 
 def test_mean_interval_of_one_seed_and_of_a_miss():
+    assert np.isnan(stats.mean_interval([1.0, 2.0])[1:]).all()  # one degree of freedom says nothing
     one = stats.mean_interval([5.0])
     assert one.estimate == 5
     assert np.isnan(one.low)
@@ -148,6 +149,17 @@ def test_probability_of_improvement():
     assert_allclose(mirrored, [1 - result.estimate, 1 - result.high, 1 - result.low], atol=0.13)
 
 
+def test_bootstrap_of_the_mean_is_that_of_the_difference():
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 400))
+    (mean, spread) = stats.bootstrap_statistics(a + 0.5, b, lambda x: np.array([x.mean(), x.std()]), resamples=3000)
+    known = stats.bootstrap_difference(a + 0.5, b, resamples=3000)
+    assert_allclose(mean.estimate, known.estimate)
+    assert_allclose(mean[1:], known[1:], atol=0.02)
+    assert spread.low < spread.estimate == a.std() - b.std() < spread.high
+    with pytest.raises(TrecxError, match="one shape"):
+        stats.bootstrap_statistics(a, b[:, :2], np.mean)
+
+
 def test_holm():
     # Sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.5; never falling.
     assert_allclose(stats.holm([0.03, 0.01, 0.5, 0.02]), [0.06, 0.04, 0.5, 0.06])
@@ -172,7 +184,7 @@ def test_misses_are_refused(call):
     ("call", "message"),
     [
         (lambda: stats.mean_interval([]), "at least one"),
-        (lambda: stats.mean_interval([1, 2], level=95), "between 0 and 1, not 95"),
+        (lambda: stats.mean_interval([1, 2, 3], level=95), "between 0 and 1, not 95"),
         (lambda: stats.probability_of_improvement([1, 2], [1]), "same seed"),
         (lambda: stats.holm([1.5]), "between 0 and 1"),
         (lambda: stats.bootstrap_difference(np.zeros((1, 2)), np.zeros((1, 2)), resamples=0), "at least one resample"),

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from trecx import figures, results, tables
+from trecx.claims import VERDICTS
 from trecx.compare import place_differences, settled
 from trecx.experiments import Published, recipe_text, recipes
 from trecx.notebook import glue, having, say, show_table
@@ -20,7 +21,7 @@ from trecx.records import Record
 from trecx.zoo import get_method
 
 NOT_YET = "not published yet"
-DIFFERENCE = dict.fromkeys(("difference", "low", "high"), "+.2f") | {"better": ".2f", "p": ".2f"}  # number formats
+DIFFERENCE = dict.fromkeys(("difference", "low", "high"), "+.2f") | dict.fromkeys(("better", "p", "p, Holm"), ".2f")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class Part:
         title: what ends a caption, such as ', from scratch'.
         unit: of costs, `flops` or `macs`.
         authors: method -> record of released weights, to stand beside.
-        few_samples: intervals over seeds and test samples together, for a small test set; else over seeds alone.
         with_paper: put the paper's accuracies beside ours, and use them as a reference.
         samples: what the test set has, in the plural.
     """
@@ -45,7 +45,6 @@ class Part:
     title: str = ""
     unit: str = "flops"
     authors: Mapping[str, Record] = field(default_factory=dict)
-    few_samples: bool = False
     with_paper: bool = True
     samples: str = "images"
 
@@ -91,12 +90,13 @@ class Part:
             runs = missing + len(self.found.records)
             say(f"*{missing} of the {runs} runs on the list{self.title} have no published record yet.*")
         for text, names in list(recipes(self.found.records).items())[1:]:
-            say(f"*Not of a piece: {', '.join(names)} had another recipe, {text}.*")
+            say(f"*Not of a piece: {', '.join(names)} had another recipe: {text}.*")
         return self._table(
             results.runs(self.found),
             "runs",
-            f"The networks{self.title}, how often each was trained, and what they cost.",
-            formats={"minutes a run": ".0f"},
+            f"The networks{self.title}, how often each was trained, what they cost, and the minutes of the fastest run "
+            "(which also depend on what else the machine did).",
+            formats={"minutes": ".0f"},
         )
 
     # --- accuracies ---
@@ -107,7 +107,7 @@ class Part:
         glue(f"{self.name}-seeds", len(groups.get("trecx_ev", [])))
         if not groups:
             self.say_missing("this list")
-            for key in ("baseline", "final", "early"):
+            for key in ("baseline", "baseline-validation", "final", "early"):
                 glue(f"{self.name}-{key}", NOT_YET)
             return
         alone = tables.standalone(
@@ -115,18 +115,20 @@ class Part:
             self.task,
             with_paper=self.with_paper,
             authors=self.authors if self.with_paper else None,
-            few_samples=self.few_samples,
+            pool_samples=True,
         )
         self._alone(alone, "standalone", f"Standalone test accuracy of every exit{self.title}")
         at = alone.set_index(["method", alone["exit"] == "final"])["accuracy"]
         for key, place in (("baseline", ("Baseline", True)), ("final", ("T-RecX", True)), ("early", ("T-RecX", False))):
             glue(f"{self.name}-{key}", f"{at[place]:.2f} %" if place in at.index else NOT_YET)
+        base = [100 * r.accuracies("val")[-1] for r in groups.get("baseline", [])]
+        glue(f"{self.name}-baseline-validation", f"{np.mean(base):.2f} %" if base else NOT_YET)
 
     def frozen(self) -> None:
         """The same for heads trained alone."""
         if not self.found.frozen:
             return self.say_missing("heads trained alone")
-        alone = tables.standalone(self.found.frozen, self.task, with_paper=False, few_samples=self.few_samples)
+        alone = tables.standalone(self.found.frozen, self.task, with_paper=False, pool_samples=True)
         return self._alone(
             alone,
             "frozen",
@@ -135,11 +137,10 @@ class Part:
 
     def _alone(self, alone: pd.DataFrame, name: str, caption: str) -> None:
         percent = [c for c in ("accuracy", "low", "high", "paper", "authors' weights") if c in alone]
-        over = "seeds and test samples" if self.few_samples else "seeds"
         self._table(
             alone.drop(columns="parameters"),
             name,
-            f"{caption}: mean over seeds with its 95 % interval over {over}.",
+            f"{caption}: mean over seeds with its 95 % interval, a bootstrap over seeds and test {self.samples}.",
             units={"cost": "MFLOPs"} | dict.fromkeys(percent, "%"),
             formats={"cost": ".3f"} | dict.fromkeys(percent, ".2f"),
         )
@@ -184,7 +185,8 @@ class Part:
         return self._table(
             row,
             "table-1",
-            f"The row of Table 1{self.title}: mean and 95 % interval over seeds, and what the paper prints.",
+            f"The row of Table 1{self.title}: mean and 95 % interval over seeds, thresholds from validation, below our "
+            "own baseline; the paper's thresholds are from the test set, below the paper's baseline.",
             formats=dict.fromkeys([c for c in row if c not in ("quantity", "unit")], ".2f"),
         )
 
@@ -219,7 +221,10 @@ class Part:
             "units": {"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
             "formats": {"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"},
         }
-        over = "mean over seeds, and the 95 % interval of the saving"
+        over = (
+            "mean over seeds; accuracy on test; reached: seeds with a threshold that keeps the accuracy on validation; "
+            "95 % interval of the saving over three seeds or more, the reference taken as exact"
+        )
         own = frame["reference"] == "own baseline"
         below = f"What is saved below the mean accuracy of our own baseline{self.title}: {over}."
         self._table(frame[own].drop(columns="reference"), "savings", below, **look)
@@ -258,9 +263,13 @@ class Part:
         return self._table(
             pd.concat(frames, ignore_index=True),
             "static",
-            f"Smaller networks without exits against early exits at the same mean cost{self.title}.",
-            units={"cost": self.cost_unit, "without exit": "%", "with early exit": "%", "gain": "points"},
-            formats={"cost": ".2f", "without exit": ".2f", "with early exit": ".2f", "gain": "+.2f"},
+            f"Smaller networks without exits against early exits at the same mean cost{self.title}: threshold from "
+            "validation, paired by seed, accuracy on test, 95 % interval over seeds and samples.",
+            units=dict.fromkeys(("cost", "cost with exit"), self.cost_unit)
+            | dict.fromkeys(("without exit", "with early exit"), "%")
+            | dict.fromkeys(("gain", "low", "high"), "points"),
+            formats=dict.fromkeys(("cost", "without exit", "cost with exit", "with early exit"), ".2f")
+            | dict.fromkeys(("gain", "low", "high"), "+.2f"),
             missing="outside its range",
         )
 
@@ -332,11 +341,15 @@ class Part:
         )
 
     def verdicts(self, **material: Any) -> None:
-        """The paper's claims that these runs speak to; `material` as `trecx.results.claims`."""
+        """The paper's claims that these runs speak to, and glue for them in a line; `material` as `results.claims`."""
         if not self.found.methods:
+            glue(f"{self.name}-verdicts", NOT_YET)
             return self.say_missing("this list")
+        frame = results.claims(self.found, **material)
+        grouped = [(v, ", ".join(frame.loc[frame["verdict"] == v, "claim"])) for v in VERDICTS]
+        glue(f"{self.name}-verdicts", "; ".join(f"{verdict}: {claims}" for verdict, claims in grouped if claims))
         return self._table(
-            results.claims(self.found, **material),
+            frame,
             "claims",
             f"The paper's claims{self.title}, our verdicts, and the numbers behind them.",
         )

@@ -250,8 +250,10 @@ def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
 def _results(options: argparse.Namespace) -> list[dict[str, Any]]:
     from trecx.results import table
 
+    frame = table(options.results, options.table)
+    _say("accuracies, exit rates and savings in percent, differences in points, costs in MFLOPs")
     # Through JSON, which has no NaN: an accuracy that was not reached is null.
-    return json.loads(table(options.results, options.table).to_json(orient="records", double_precision=6))
+    return json.loads(frame.to_json(orient="records", double_precision=6))
 
 
 def _data(options: argparse.Namespace) -> list[dict[str, Any]] | dict[str, Any]:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from trecx.errors import TrecxError
-from trecx.evaluate import benefit_curve
+from trecx.evaluate import benefit_curve, point_at_cost
 from trecx.paper import paper
 from trecx.records import Record
-from trecx.stats import Interval, bootstrap_difference, probability_of_improvement, sign_flip_test
+from trecx.stats import Interval, bootstrap_difference, holm, probability_of_improvement, sign_flip_test
 from trecx.tables import Group, label_of
 
 
@@ -23,6 +23,8 @@ def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, Record
     """
     theirs = {record.manifest["run"].get("seed"): record for record in b}
     found = [(r, theirs[r.manifest["run"].get("seed")]) for r in a if r.manifest["run"].get("seed") in theirs]
+    if not (a and b):
+        raise TrecxError("a method without any record cannot be compared")
     if not found:
         raise TrecxError(f"{a[0].name} and {b[0].name} have no seed in common, so they cannot be compared in pairs")
     return found
@@ -37,9 +39,15 @@ def difference(a: Sequence[Record], b: Sequence[Record], exit_index: int = -1) -
 
 
 def judge(intervals: Sequence[Interval]) -> str:
-    """'reproduced' if every difference is surely positive, 'not reproduced' if none is, else 'partly'."""
+    """A verdict on differences that are claimed to be positive.
+
+    'reproduced' if all surely are, 'partly' if some are; else 'not reproduced' if one is surely negative, and 'not
+    settled' if every interval contains zero: too few seeds or samples to tell.
+    """
     sure = [interval.low > 0 for interval in intervals]
-    return "reproduced" if all(sure) else "partly" if any(sure) else "not reproduced"
+    if any(sure):
+        return "reproduced" if all(sure) else "partly"
+    return "not reproduced" if any(interval.high < 0 for interval in intervals) else "not settled"
 
 
 def shown(interval: Interval) -> str:
@@ -51,7 +59,8 @@ def differences(groups: Group, versus: Iterable[tuple[str, str]]) -> pd.DataFram
     """Paired accuracy differences in points, a row for each pair of methods and each exit that both have.
 
     Columns: method, minus, exit, difference, low, high (95 %, bootstrap over seeds and test samples), seeds, better
-    (share of the seeds in which the first is better), p (sign-flip over seeds: at least 2 / 2**seeds), verdict.
+    (share of the seeds in which the first is better), p (sign-flip over seeds: at least 2 / 2**seeds), p, Holm
+    (corrected for the number of rows), verdict ('one seed' where there is no more to judge by).
     """
     rows = []
     for first, second in versus:
@@ -59,7 +68,7 @@ def differences(groups: Group, versus: Iterable[tuple[str, str]]) -> pd.DataFram
             continue
         names = {"method": label_of(first), "minus": label_of(second)}
         rows += [names | row for row in _each_exit(groups[first], groups[second])]
-    return pd.DataFrame(rows)
+    return _corrected(rows)
 
 
 def place_differences(places: Mapping[str, Mapping[str, Sequence[Record]]]) -> pd.DataFrame:
@@ -76,7 +85,15 @@ def place_differences(places: Mapping[str, Mapping[str, Sequence[Record]]]) -> p
         for earlier, later in itertools.combinations(taps, 2):
             names = {"method": label_of(method), "exit after": later, "minus": earlier}
             rows += [names | row for row in _each_exit(taps[later], taps[earlier])]
-    return pd.DataFrame(rows)
+    return _corrected(rows)
+
+
+def _corrected(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows as a table, with Holm's correction of p beside p."""
+    frame = pd.DataFrame(rows)
+    if rows:
+        frame.insert(frame.columns.get_loc("p") + 1, "p, Holm", holm(frame["p"]))
+    return frame
 
 
 def _each_exit(a: Sequence[Record], b: Sequence[Record]) -> list[dict[str, Any]]:
@@ -97,10 +114,14 @@ def _each_exit(a: Sequence[Record], b: Sequence[Record]) -> list[dict[str, Any]]
                 "seeds": len(matched),
                 "better": probability_of_improvement(ours, theirs).estimate,
                 "p": sign_flip_test(np.subtract(ours, theirs)),
-                "verdict": "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart",
+                "verdict": "one seed" if len(matched) == 1 else _told(gain),
             }
         )
     return rows
+
+
+def _told(gain: Interval) -> str:
+    return "better" if gain.low > 0 else "worse" if gain.high < 0 else "not told apart"
 
 
 def settled(groups: Group, task: str) -> pd.DataFrame:
@@ -135,23 +156,36 @@ def mean_curve(records: Sequence[Record], cost: np.ndarray, unit: str = "flops")
 def against_static(
     records: Sequence[Record], static: Mapping[str, Sequence[Record]], unit: str = "flops"
 ) -> pd.DataFrame:
-    """Early exits against smaller networks without exits, each at the smaller network's cost.
+    """Early exits against smaller networks without exits, each at the smaller network's cost, paired by seed.
 
-    Columns: network, cost (millions), accuracy of the smaller network, accuracy of the early-exit network at that mean
-    cost (NaN if it cannot be that cheap), gain in points, and the seeds of both.
+    The threshold is the highest at which the early-exit network costs no more than the smaller one on validation.
+    Columns: network, its cost (millions), its accuracy, cost and accuracy of the early-exit network on test (NaN if it
+    cannot be that cheap), gain in points with its 95 % interval (bootstrap over seeds and samples), seeds.
     """
     rows = []
     for label, small in static.items():
         cost = small[0].manifest["cost"][unit][-1]
-        theirs = 100 * float(np.mean([r.accuracies()[-1] for r in small]))
-        ours = 100 * float(mean_curve(records, np.array([cost]), unit)[0])
-        row = {"network": label, "cost": cost / 1e6, "without exit": theirs, "with early exit": ours}
-        rows.append(row | {"gain": ours - theirs, "seeds": f"{len(small)} and {len(records)}"})
+        matched = pairs(records, small)
+        found = [point_at_cost(r.trace("val", unit=unit), r.trace("test", unit=unit), cost) for r, _ in matched]
+        row = {"network": label, "cost": cost / 1e6}
+        row["without exit"] = 100 * float(np.mean([r.accuracies()[-1] for _, r in matched]))
+        gain = Interval(np.nan, np.nan, np.nan)
+        if all(point.reached for point in found):
+            hits = np.stack([r.trace().outcome(p.threshold)[0] for (r, _), p in zip(matched, found, strict=True)])
+            theirs = np.stack([r.trace().correct[:, -1] for _, r in matched])
+            gain = Interval(*(100 * value for value in bootstrap_difference(hits, theirs)))
+        row["cost with exit"] = float(np.mean([point.cost for point in found])) / 1e6
+        row["with early exit"] = 100 * float(np.mean([point.accuracy for point in found]))
+        rows.append(row | {"gain": gain.estimate, "low": gain.low, "high": gain.high, "seeds": len(matched)})
     return pd.DataFrame(rows)
 
 
 def dominance(a: Sequence[Record], b: Sequence[Record], grid: int = 200) -> float:
-    """Share of the cost range that both benefit curves cover in which `a` is at least as accurate as `b`."""
+    """Share of the cost range that both benefit curves cover in which `a` is at least as accurate as `b`.
+
+    Mean curves over the seeds that both have.
+    """
+    a, b = zip(*pairs(a, b), strict=True)
     ends = [(record.trace().cost[0], record.trace().cost[-1]) for record in (*a, *b)]
     low, high = max(end[0] for end in ends), min(end[1] for end in ends)
     if low >= high:

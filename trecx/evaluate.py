@@ -278,6 +278,19 @@ def chosen_point(
     return point_at(test, curve.thresholds[enough[-1]], baseline_cost, "validation", target_on_test)
 
 
+def point_at_cost(val: Trace, test: Trace, cost: float, baseline_cost: float = np.nan) -> OperatingPoint:
+    """The highest threshold whose mean cost on validation is at most `cost`, applied to test.
+
+    The mean cost on test may then lie a little above. Not reached if even the cheapest exit costs more.
+    """
+    curve = benefit_curve(val)
+    enough = np.flatnonzero(curve.cost <= cost)
+    if not len(enough):
+        return _missed(test, baseline_cost, "validation", np.nan)
+    # Cost falls along the curve, so the first one is the dearest that is allowed.
+    return point_at(test, curve.thresholds[enough[0]], baseline_cost, "validation", np.nan)
+
+
 def crossfit_point(trace: Trace, choose: Callable[[Trace, Trace], OperatingPoint], seed: int = 0) -> OperatingPoint:
     """'Other half': each half of the samples at the threshold that was chosen on the other half, both pooled.
 

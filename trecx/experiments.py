@@ -12,7 +12,7 @@ from trecx.errors import TrecxError
 from trecx.losses import W_EARLY
 from trecx.pool import fit
 from trecx.records import Record, open_record
-from trecx.runs import Run, runs_of
+from trecx.runs import Run, runs_of, settings
 from trecx.sweep import load, own
 from trecx.tasks import get_task
 from trecx.zoo import get_method
@@ -236,19 +236,24 @@ def recipe_text(record: Record) -> str:
     }
     augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
     augment += [f"mixup {recipe['mixup']:g}"] if recipe.get("mixup") else []
+    clip = f", gradients clipped at {recipe['clip']:g}" if recipe.get("clip") else ""
+    transfer = f", weights copied in the first {recipe['transfer']:.0%} of the epochs" if recipe["transfer"] < 1 else ""
     average = f", averaged weights (decay {recipe['ema']:g} a step)" if recipe.get("ema") else ""
     teacher = f", {recipe['teacher']:g} of each target from the starting network" if recipe.get("teacher") else ""
     exits = f" ({recipe['head_rate']:g} times that for early exits)" if recipe.get("head_rate", 1) != 1 else ""
     return (
         f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
         f"{recipe['rate']:g}{exits}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
-        f"{', '.join(augment) or 'no augmentation'}{average}{teacher}, {recipe['precision']}"
+        f"{', '.join(augment) or 'no augmentation'}{clip}{average}{teacher}{transfer}, {recipe['precision']}"
     )
 
 
 def recipes(records: Sequence[Record]) -> dict[str, list[str]]:
-    """Recipe as text -> names of the runs trained with it: more than one entry means that a sweep is not of a piece."""
+    """What sets a run's recipe apart from the first run's -> names; more than one entry: a sweep is not of a piece."""
     found: dict[str, list[str]] = {}
+    usual = settings(records[0])["recipe"] if records else {}
     for record in records:
-        found.setdefault(recipe_text(record), []).append(record.name)
+        own = settings(record)["recipe"]
+        apart = [f"{key} {own[key]} in place of {usual[key]}" for key in own if own[key] != usual[key]]
+        found.setdefault(", ".join(apart), []).append(record.name)
     return found

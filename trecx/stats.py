@@ -27,10 +27,14 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean of per-seed values with Student's t interval; no interval (NaN) from one value, all NaN if any is NaN."""
+    """Mean of per-seed values with Student's t interval; all NaN if any is NaN.
+
+    No interval (NaN) from fewer than three values: with two there is one degree of freedom, and the interval is
+    mostly far too wide, sometimes no wider than a point.
+    """
     values = _line(values, "values")
     mean, n = float(values.mean()), len(values)
-    if n < 2:
+    if n < 3:
         return Interval(mean, np.nan, np.nan)
     half = stats.t.ppf((1 + _level(level)) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
     return Interval(mean, float(mean - half), float(mean + half))
@@ -125,6 +129,29 @@ def bootstrap_difference(
         weights = np.bincount(rng.integers(n, size=n), minlength=n) / n
         means[r] = (difference @ weights)[rng.integers(seeds, size=seeds)].mean()
     return percentile_interval(means, float(difference.mean()), level)
+
+
+def bootstrap_statistics(
+    a: np.ndarray,
+    b: np.ndarray,
+    statistics: Callable[[np.ndarray], np.ndarray],
+    resamples: int = 500,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[Interval]:
+    """Differences of statistics of two methods, with the intervals of the bootstrap of `bootstrap_difference`.
+
+    a, b: (seeds, n), paired as there. `statistics` takes such an array and gives one or more numbers, (k,).
+    """
+    if a.shape != b.shape or a.ndim != 2 or a.size == 0:
+        raise TrecxError(f"paired methods need two arrays of one shape (seeds, samples), not {a.shape} and {b.shape}")
+    rng, (seeds, n) = _rng(resamples, seed), a.shape
+    found = []
+    for _ in range(resamples):
+        drawn = np.ix_(rng.integers(seeds, size=seeds), rng.integers(n, size=n))
+        found.append(statistics(a[drawn]) - statistics(b[drawn]))
+    estimates = np.atleast_1d(statistics(a) - statistics(b))
+    return [percentile_interval(line, x, level) for line, x in zip(np.array(found).T, estimates, strict=True)]
 
 
 def sign_flip_test(differences: ArrayLike, resamples: int = 9999, seed: int = 0) -> float:

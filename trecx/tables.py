@@ -57,12 +57,12 @@ def standalone(
     *,
     with_paper: bool,
     authors: Mapping[str, Record] | None = None,
-    few_samples: bool = False,
+    pool_samples: bool = False,
 ) -> pd.DataFrame:
     """Standalone accuracy of every exit of every method (Table 2), all samples through one exit.
 
     `with_paper` adds the paper's figures, `authors` (method -> record) those of the authors' released weights: only for
-    results on the paper's own data. `few_samples` gives `pooled` intervals, for a small test set.
+    results on the paper's own data. `pool_samples` gives `pooled` intervals: over seeds and test samples together.
     """
     rows: list[dict[str, Any]] = []
     for method, records in groups.items():
@@ -76,7 +76,7 @@ def standalone(
             printed = [table_1["trecx"]["early_accuracy"], table_1["trecx"]["final_accuracy"]]
         samples = len(records[0].predictions["test_labels"])
         for k in range(accuracies.shape[1]):
-            mean, low, high = pooled(records, k) if few_samples else interval(accuracies[:, k].tolist(), samples)
+            mean, low, high = pooled(records, k) if pool_samples else interval(accuracies[:, k].tolist(), samples)
             rows.append(
                 {
                     "method": label_of(method),
@@ -199,7 +199,7 @@ def cost_unit(unit: str) -> str:
 
 
 def trainings(groups: Group, static: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """How often each network was trained, its parameters and costs, and the minutes of a run."""
+    """How often each network was trained, its parameters and costs, and the minutes of its fastest run."""
     rows = []
     named = {label_of(name): records for name, records in groups.items()}
     for network, records in (named | {f"Baseline, {name}": found for name, found in static.items()}).items():
@@ -210,7 +210,7 @@ def trainings(groups: Group, static: Mapping[str, Sequence[Record]]) -> pd.DataF
                 "seeds": len(records),
                 "parameters": cost["params"],
                 "MFLOPs at each exit": " / ".join(f"{c / 1e6:.2f}" for c in cost["flops"]),
-                "minutes a run": sum(r.manifest["seconds"] for r in records) / len(records) / 60,
+                "minutes": min(r.manifest["seconds"] for r in records) / 60,
             }
         )
     return pd.DataFrame(rows)
@@ -325,12 +325,12 @@ def table_1(
     table = []
     for quantity, unit, values, theirs in found:
         mean, low, high = mean_interval(values)
-        row = {"quantity": quantity, "unit": unit, "this run": mean}
+        row = {"quantity": quantity, "unit": unit, "ours": mean}
         row |= {"low": low, "high": high} if len(ours) > 1 else {}
         row |= {"authors' weights": authors.get(quantity)} if authors is not None else {}
         table.append(row | {"paper": theirs})
     frame = pd.DataFrame(table)
-    frame["this run"] = frame["this run"].astype(float)
+    frame["ours"] = frame["ours"].astype(float)
     if base[0].manifest["data"]["stand_in"]:
         counts = ("baseline cost", "baseline parameters", "T-RecX parameters")
         frame.loc[~frame["quantity"].isin(counts), "paper"] = np.nan
