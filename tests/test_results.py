@@ -105,6 +105,10 @@ def test_what_the_page_says_in_bold_is_in_the_records(cifar10: Published) -> Non
     narrower = results.static(cifar10).set_index("network")
     assert (narrower.loc[["width 0.875", "width 0.75"], "gain"] < 0).all()  # hard to beat
     assert narrower.loc["width 0.75", "high"] < 0
+    (small,) = cifar10.static["width 0.625"]
+    early = groups["trecx_ev"][0].manifest["cost"]["flops"][0]
+    assert small.manifest["cost"]["flops"][-1] < early
+    assert small.accuracies()[-1] > max(r.accuracies()[0] for r in groups["trecx_ev"])
     assert difference(groups["trecx_ev"], groups["sdn"]).high < 0  # SDN is a strong rival
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from trecx.calibrate import scaled, temperatures
@@ -304,7 +305,10 @@ def static_points(ax: Axes, groups: Mapping[str, Sequence[Record]], unit: str = 
         cost = np.mean([r.manifest["cost"][unit][-1] / 1e6 for r in records])
         accuracy = np.mean([100 * r.accuracies()[-1] for r in records])
         ax.plot(cost, accuracy, marker="o", markerfacecolor="none", color="#000000")
-        ax.annotate(label, (cost, accuracy), xytext=(4, -10), textcoords="offset points", fontsize=9)
+        text = ax.annotate(label, (cost, accuracy), (0, 5), textcoords="offset points", ha="center", fontsize=9)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # readable on top of curves
+    if groups:
+        ax.margins(x=0.1)  # room for the labels
 
 
 def paper_points(ax: Axes, task: str) -> None:
