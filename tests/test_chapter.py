@@ -169,7 +169,7 @@ def test_claims_carried_over_and_claims_that_cannot_be_settled(tmp_path: Path) -
     group = {m: [write_record(Run("vww", m, "vww96", "long"), tmp_path)] for m in methods}
     plain = claims_table(Material({"vww": group})).set_index("claim")
     assert "C9" not in plain.index
-    asked = claims_table(Material({"vww": group}, carried_over=True, reasons={"C2": "too few images"}))
+    asked = claims_table(Material({"vww": group}, carried_over=True, reasons={"C2": {"vww": "too few images"}}))
     asked = asked.set_index("claim")
     assert "vww BranchyNet " in asked.loc["C9", "evidence"]
     assert "vww SDN (published) " in asked.loc["C9", "evidence"]  # no version as coded is there

@@ -8,7 +8,7 @@ is corrected for the number of claims.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -51,14 +51,14 @@ class Material:
 
     results: task -> method -> records, one a seed. placement: tap -> records of DS-CNN with its exit there (C10).
     extra_class: records of ResNet-8 T-RecX with one more class (C11). carried_over: judge C9 on MobileNet too, which
-    the paper leaves out. reasons: claim -> why these runs cannot settle it, whatever they show.
+    the paper leaves out. reasons: claim -> task -> why these runs cannot settle it there, whatever they show.
     """
 
     results: Mapping[str, Group]
     placement: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     extra_class: Sequence[Record] = ()
     carried_over: bool = False
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def having(self, *methods: str) -> dict[str, Group]:
         """The tasks that have records of all these methods."""
@@ -74,13 +74,15 @@ def claims_table(material: Material) -> pd.DataFrame:
     stand_in = any(record.manifest["data"]["stand_in"] for record in records)
     rows = []
     for claim, find in CLAIMS.items():
-        if (finding := find(material)) is None:
+        why = material.reasons.get(claim, {})
+        left = {task: group for task, group in material.results.items() if task not in why}
+        if (finding := find(replace(material, results=left) if left else material)) is None:
             continue
         verdict, evidence = finding
-        if stand_in and claim not in ON_COUNTS:
+        if (stand_in and claim not in ON_COUNTS) or not left:
             verdict = "not testable here"
-        if claim in material.reasons:
-            verdict, evidence = "not testable here", f"{evidence}; {material.reasons[claim]}"
+        if aside := [f"{task} left out: {reason}" for task, reason in why.items() if task in material.results]:
+            evidence = "; ".join([evidence, *aside]) if left else f"{evidence}; {', '.join(why.values())}"
         said = paper()["claims"][claim]
         rows.append({"claim": claim, "paper": said["text"].strip(), "source": said["source"], "verdict": verdict})
         rows[-1]["evidence"] = evidence
@@ -197,8 +199,9 @@ def _prior_work(m: Material) -> Finding:
             each = f" (by seed {', '.join(f'{100 * v:.0f}' for v in by_seed)})" if len(by_seed) > 1 else ""
             sizes = [group[name][0].manifest["cost"]["params"] for name in ("trecx_ev", rival)]
             share = f"{100 * ahead:.0f} %{each}" if np.isfinite(ahead) else "no common range"
-            label = label_of(rival)
-            texts.append(f"{task} {label} {share}, {100 * (1 - sizes[0] / sizes[1]):.1f} % fewer parameters")
+            less = 100 * (1 - sizes[0] / sizes[1])
+            size = f"{abs(less):.1f} % {'fewer' if less >= 0 else 'more'} parameters"
+            texts.append(f"{task} {label_of(rival)} {share}, {size}")
             # The verdict is on the rivals as the authors coded them, or as published where there is no such version.
             if not (rival.endswith("_fair") and group.get(rival.removesuffix("_fair"))):
                 known += [ahead] if np.isfinite(ahead) else []

@@ -106,12 +106,16 @@ def benefit_curves(
     return figure
 
 
-def panels(tasks: Mapping[str, Group], unit: str = "flops") -> Figure:
-    """One panel of `draw_curves` a task, one below the other, with a common legend."""
+def panels(tasks: Mapping[str, Group], unit: str = "flops", static: Mapping[str, Group] | None = None) -> Figure:
+    """One panel of `draw_curves` a task, one below the other, with a common legend.
+
+    `static` adds a task's smaller networks without exits, see `static_points`.
+    """
     figure, axes = _subplots(len(tasks), figsize=(5.4, 3.3 * len(tasks) + 0.8), squeeze=False)
     handles: dict[str, Any] = {}
     for ax, (title, groups) in zip(axes[:, 0], tasks.items(), strict=True):
         draw_curves(ax, groups, unit)
+        static_points(ax, (static or {}).get(title, {}), unit)
         ax.set_title(title)
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)

@@ -3,7 +3,7 @@
 A target that was not reached is NaN; every function here passes that on or refuses it, none leaves it out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +38,24 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         return Interval(mean, np.nan, np.nan)
     half = stats.t.ppf((1 + _level(level)) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n)
     return Interval(mean, float(mean - half), float(mean + half))
+
+
+def mean_of_means(groups: Sequence[ArrayLike], level: float = 0.95) -> Interval:
+    """Mean of the means of independent groups (tasks) of per-seed values, all groups weighing the same.
+
+    The interval is Welch's: standard errors add in squares, degrees of freedom by Satterthwaite. No interval (NaN) where
+    a group has fewer than three values or none of them varies; all NaN if any value is NaN.
+    """
+    lines = [_line(group, "values") for group in groups]
+    mean = float(np.mean([line.mean() for line in lines]))
+    if min(map(len, lines)) < 3:
+        return Interval(mean, np.nan, np.nan)
+    errors = np.array([line.var(ddof=1) / len(line) for line in lines])  # squared standard errors
+    if not errors.sum() > 0:
+        return Interval(mean, np.nan, np.nan)
+    freedom = errors.sum() ** 2 / sum(e**2 / (len(line) - 1) for e, line in zip(errors, lines, strict=True))
+    half = float(stats.t.ppf((1 + _level(level)) / 2, freedom) * np.sqrt(errors.sum()) / len(lines))
+    return Interval(mean, mean - half, mean + half)
 
 
 def percentile_interval(replicates: ArrayLike, estimate: float, level: float = 0.95) -> Interval:
