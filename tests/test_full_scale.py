@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from trecx import paths, robustness
+from trecx import headline, paths, robustness
 from trecx.records import Record, save_weights
 from trecx.sweep import load
 
@@ -114,3 +114,16 @@ def test_visual_wake_words_without_records_and_with_a_few(project: Path) -> None
     assert "ot shown" not in said
     assert {"vww96-finetune-frozen", "vww96-finetune-table-1", "vww96-scratch-static"} <= tables
     assert "vww96-scratch-table-1" not in tables  # no figure of the paper's beside other training data
+
+
+@pytest.mark.slow
+def test_the_headline_says_which_runs_are_missing(project: Path) -> None:
+    shutil.copy(paths.NOTEBOOKS / "13_headline.ipynb", project / "notebooks")
+    for sweep in headline.SWEEPS.values():
+        for run in load(paths.SWEEPS / f"{sweep}.yaml"):
+            if run.method == "baseline" or (run.method == "trecx_ev" and run.w_early is None and run.taps is None):
+                write_record(run, project / "book/records", n=60)
+    said, tables = run_chapter(project, "13_headline")
+    assert "on image classification" in said
+    assert "on visual wake words" in said
+    assert tables == {"headline-full", "headline-static", "claims-full", "rules"}

@@ -33,6 +33,24 @@ def test_mean_interval_of_one_seed_and_of_a_miss():
     assert np.isnan(stats.mean_interval([1.0, np.nan, 3.0])).all()  # not the mean of the other two
 
 
+def test_mean_of_means_is_welchs():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=5), rng.normal(2, 3, size=4)
+    # Half of the difference between a and -b, whose interval scipy knows.
+    welch = scipy_stats.ttest_ind(a, -b, equal_var=False).confidence_interval(0.9)
+    found = stats.mean_of_means([a, b], 0.9)
+    assert_allclose(found, [(a.mean() + b.mean()) / 2, welch.low / 2, welch.high / 2])
+    assert_allclose(stats.mean_of_means([a]), stats.mean_interval(a))
+
+
+def test_mean_of_means_gives_no_interval_it_cannot_know():
+    few = stats.mean_of_means([[1.0, 2.0], [4.0, 5.0, 6.0]])  # two seeds of a task
+    assert few.estimate == pytest.approx(3.25)
+    assert np.isnan(few[1:]).all()
+    assert np.isnan(stats.mean_of_means([[1.0] * 3, [2.0] * 3])[1:]).all()
+    assert np.isnan(stats.mean_of_means([[1.0, np.nan, 2.0], [1.0, 2.0, 3.0]])).all()  # a miss
+
+
 def test_percentile_interval():
     values = np.random.default_rng(0).normal(size=1000)
     assert_allclose(stats.percentile_interval(values, 0.1), [0.1, *np.percentile(values, [2.5, 97.5])])

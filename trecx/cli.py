@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--publish", action="store_true", help="put the records, without weights, into the book")
 
     command = add("results", "a table of published results, as the book shows it")
-    command.add_argument("results", metavar="RESULTS", help="a sweep, such as cifar10, or reference")
-    command.add_argument("table", nargs="?", default="standalone", metavar="TABLE", help="standalone by default")
+    command.add_argument("results", metavar="RESULTS", help="a sweep, such as cifar10, reference, or all")
+    command.add_argument("table", nargs="?", metavar="TABLE", help="standalone by default; of all: headline")
 
     command = add("data", "fetch and prepare a data set; without a name, list them")
     command.add_argument("name", nargs="?", metavar="NAME", help="a data set; see the list")
@@ -248,9 +248,12 @@ def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _results(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx.results import table
+    from trecx import headline, results
 
-    frame = table(options.results, options.table)
+    if options.results == headline.ALL:
+        frame = headline.table(options.table or "headline")
+    else:
+        frame = results.table(options.results, options.table or "standalone")
     _say("accuracies, exit rates and savings in percent, differences in points, costs in MFLOPs")
     # Through JSON, which has no NaN: an accuracy that was not reached is null.
     return json.loads(frame.to_json(orient="records", double_precision=6))

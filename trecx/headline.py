@@ -1,16 +1,20 @@
 """The paper's headline on real data: what the full-scale sweeps of the three benchmarks say together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from trecx import reference, results, tables
 from trecx.claims import Material, claims_table
+from trecx.errors import TrecxError
 from trecx.experiments import Published, published
 from trecx.paper import paper
 from trecx.records import Record
 from trecx.stats import Interval, mean_of_means
+
+ALL = "all"  # the name of these results for `python -m trecx results`
 
 # Visual wake words counts as trained on from the reference weights: only there does accuracy reach the paper's range.
 SWEEPS = {"ic": "cifar10", "kws": "speech_commands", "vww": "vww96_finetune"}
@@ -77,7 +81,7 @@ def headline(found: Found) -> pd.DataFrame:
     Columns: below (the reference), threshold (how it is chosen), a task each, their mean with its 95 % interval over
     seeds. NaN where a seed did not reach the accuracy; a row counts such seeds as saving nothing.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for label, reference_name, protocol in WAYS:
         by_task = {task: saved(found[task], task, reference_name, protocol) for task in SWEEPS}
         how = "chosen on validation" if protocol == "validation" else "paper protocol"
@@ -99,7 +103,7 @@ def _or_nothing(by_task: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {task: np.nan_to_num(values) for task, values in by_task.items()}
 
 
-def _row(label: str, how: str, by_task: Mapping[str, np.ndarray]) -> dict[str, object]:
+def _row(label: str, how: str, by_task: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Means by task and over tasks; NaN where there are no runs or one of them is NaN."""
     means = {task: float(np.mean(values)) if len(values) else float("nan") for task, values in by_task.items()}
     mean = Interval(float("nan"), float("nan"), float("nan"))
@@ -134,3 +138,32 @@ def claims(found: Found) -> pd.DataFrame:
     groups = {task: runs.groups for task, runs in found.items() if runs.methods}
     places = found["kws"].places.get("trecx_ev", {})
     return claims_table(Material(groups, places, found["ic"].extra_class, reasons=WHY_NOT))
+
+
+def runs(found: Found) -> pd.DataFrame:
+    """Every network of the three sweeps: columns of `results.runs`, and the task."""
+    frames = []
+    for task, part in found.items():
+        if part.records:
+            frame = results.runs(part)
+            frame.insert(0, "task", task)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+TABLES: dict[str, Callable[[Found], pd.DataFrame]] = {
+    "headline": headline,
+    "static": static,
+    "claims": claims,
+    "runs": runs,
+}
+
+
+def table(name: str) -> pd.DataFrame:
+    """One table of all real data together; TrecxError if it is unknown or nothing is in it."""
+    if name not in TABLES:
+        raise TrecxError(f"unknown table {name!r}: choose one of {', '.join(TABLES)}")
+    frame = TABLES[name](gather())
+    if frame.empty:
+        raise TrecxError(f"table {name} is empty: no run that it needs is published yet")
+    return frame

@@ -43,8 +43,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 def mean_of_means(groups: Sequence[ArrayLike], level: float = 0.95) -> Interval:
     """Mean of the means of independent groups (tasks) of per-seed values, all groups weighing the same.
 
-    The interval is Welch's: standard errors add in squares, degrees of freedom by Satterthwaite. No interval (NaN) where
-    a group has fewer than three values or none of them varies; all NaN if any value is NaN.
+    The interval is Welch's: standard errors add in squares, degrees of freedom by Satterthwaite. No interval (NaN)
+    where a group has fewer than three values or no group varies; all NaN if any value is NaN.
     """
     lines = [_line(group, "values") for group in groups]
     mean = float(np.mean([line.mean() for line in lines]))

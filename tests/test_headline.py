@@ -1,0 +1,99 @@
+"""The headline over three tasks, from records that the tests write, and against hand formulas."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from trecx import cli, headline, paths, reference
+from trecx.experiments import Published
+from trecx.sweep import load, own
+from trecx.tables import mean_points, points
+
+from .small import write_record
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of published records: the authors' weights, and made-up ones of baseline and T-RecX."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / reference.GROUP).symlink_to(paths.PUBLISHED / reference.GROUP)
+    for sweep in headline.SWEEPS.values():
+        for run in load(own(sweep)):
+            if run.method in ("baseline", "trecx_ev") and run.w_early is None and run.taps is None:
+                write_record(run, folder, n=400, accuracy=0.8)
+    return folder
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch, written: Path) -> dict[str, Published]:
+    monkeypatch.setattr(paths, "PUBLISHED", written)
+    return headline.gather()
+
+
+def fake(cost: float, *accuracies: float) -> list[SimpleNamespace]:
+    """Networks without exits of one cost, one a seed, with these accuracies in percent."""
+    cost_of = {"flops": [cost], "macs": [cost / 2]}
+    return [SimpleNamespace(manifest={"cost": cost_of}, accuracies=lambda a=a: np.array([a / 100])) for a in accuracies]
+
+
+def test_smaller_network_is_interpolated_between_its_neighbours() -> None:
+    base = {"baseline": fake(100, 90, 91)}  # 90.5 %, so 89.5 % is asked for
+    static = {"narrow": fake(60, 88.5), "middle": fake(80, 90.0, 90.0)}
+    # Between 80 (90.0 %) and 60 (88.5 %): a third of the way.
+    found = Published(methods=base, static=static)  # type: ignore[arg-type]
+    assert headline.smaller(found) == pytest.approx(100 - (80 - 20 / 3))
+    accurate = Published(methods=base, static={"middle": static["middle"]})  # type: ignore[arg-type]
+    assert headline.smaller(accurate) == pytest.approx(20)  # a lower bound: no smaller one was trained
+    assert np.isnan(headline.smaller(Published(methods=base)))  # type: ignore[arg-type]
+
+
+def test_headline_is_the_mean_over_tasks(found: dict[str, Published]) -> None:
+    frame = headline.headline(found)
+    rows = frame.set_index(["below", "threshold"])
+    tasks = [*headline.SWEEPS]
+    for way, protocol in (("chosen on validation", "validation"), ("paper protocol", "paper")):
+        row = rows.loc[("our baseline", way)]
+        for task, runs in found.items():
+            every = points({"trecx_ev": runs.methods["trecx_ev"]}, task, runs.methods["baseline"], with_paper=False)
+            at = mean_points(every).set_index(["reference", "drop", "protocol"])
+            expected = 100 * float(at.loc[("own baseline", 1, protocol), "reduction"])
+            assert row[task] == pytest.approx(expected, nan_ok=True)
+    means = frame[tasks].mean(axis=1, skipna=False)
+    assert frame["mean"].to_numpy() == pytest.approx(means.to_numpy(), nan_ok=True, abs=0.05)  # the paper rounds
+    assert rows.loc[("the paper's baseline", "as the paper prints"), "mean"] == 31.58
+
+
+def test_a_miss_saves_nothing_or_leaves_no_mean(found: dict[str, Published], monkeypatch: pytest.MonkeyPatch) -> None:
+    by_task = {"ic": np.array([10.0, np.nan, 20.0]), "kws": np.full(3, 40.0), "vww": np.full(3, 20.0)}
+    monkeypatch.setattr(headline, "saved", lambda runs, task, *way: by_task[task])
+    frame = headline.headline(found)
+    assert np.isnan(frame.loc[0, ["ic", "mean"]].to_numpy(dtype=float)).all()
+    assert frame.loc[1, ["ic", "kws", "vww", "mean"]].tolist() == pytest.approx([10, 40, 20, 70 / 3])
+
+
+def test_claims_name_the_task_that_is_left_out(found: dict[str, Published]) -> None:
+    verdicts = headline.claims(found).set_index("claim")
+    assert "vww left out" in verdicts.loc["C2", "evidence"]
+    assert "vww" not in verdicts.loc["C2", "evidence"].split(";")[0]
+    assert "C9" not in verdicts.index  # no rival has a record here
+    assert "vww" in verdicts.loc["C3", "evidence"]
+
+
+def test_tables_by_one_command(found: dict[str, Published], capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (*headline.TABLES, None):
+        assert cli.main(["results", "all", *([name] if name else [])]) == 0
+    assert "as the paper prints" in capsys.readouterr().out
+    assert cli.main(["results", "all", "rows"]) == 2
+    assert "choose one of headline, static, claims, runs" in capsys.readouterr().err
+
+
+def test_without_any_record_the_tables_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / reference.GROUP).symlink_to(paths.PUBLISHED / reference.GROUP)
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
+    assert headline.headline(headline.gather())["mean"].notna().sum() == 1  # what the paper prints
+    assert cli.main(["results", "all", "static"]) == 2
+    assert "no run that it needs is published yet" in capsys.readouterr().err
