@@ -32,8 +32,11 @@ ALONE = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return without_records(tmp_path_factory.mktemp("full"))
+
+
+def without_records(folder: Path) -> Path:
     """A copy of the package, the chapters and the records of the authors' weights, without any other record."""
-    folder = tmp_path_factory.mktemp("full")
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(paths.ROOT / "trecx", folder / "trecx", ignore=ignore)
     shutil.copytree(paths.PUBLISHED / "reference", folder / "book/records/reference")
@@ -117,7 +120,8 @@ def test_visual_wake_words_without_records_and_with_a_few(project: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_headline_says_which_runs_are_missing(project: Path) -> None:
+def test_the_headline_says_which_runs_are_missing(tmp_path: Path) -> None:
+    project = without_records(tmp_path)
     shutil.copy(paths.NOTEBOOKS / "13_headline.ipynb", project / "notebooks")
     for sweep in headline.SWEEPS.values():
         for run in load(paths.SWEEPS / f"{sweep}.yaml"):
