@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trecx import compare, experiments, figures, paths, tables
+from trecx import compare, evaluate, experiments, figures, paths, tables
 from trecx.claims import CLAIMS, CONCAT_ALIKE, VERDICTS, Material
 from trecx.errors import TrecxError
 from trecx.losses import W_EARLY
@@ -161,7 +161,7 @@ def test_variants_have_labels_looks_and_rows_of_their_own(sweep: list[Run]) -> N
 
 def test_tables_from_groups(sweep: list[Run]) -> None:
     found = experiments.published("toy")
-    listed = tables.trainings(found.methods, found.static)
+    listed = tables.trainings(found.methods, found.static, "ic")
     assert listed["network"].tolist()[-1] == "Baseline, width 0.875"
     assert listed.set_index("network").loc["T-RecX", "MFLOPs at each exit"] == "3.13 / 5.65"
     weights = tables.loss_weights(found.weights)
@@ -177,6 +177,27 @@ def test_tables_from_groups(sweep: list[Run]) -> None:
         [method, f"block{k}"] for method in two for k in (1, 2, 3)
     ]
     assert {"reduction", "low", "high", "reached"} <= set(saved)
+
+
+def test_savings_of_places_are_compared_by_seed(tmp_path: Path) -> None:
+    def records(method: str, accuracy: float, *taps: str) -> list[Record]:
+        runs = [Run("kws", method, "speech_commands", "fast", seed, taps=taps or None) for seed in (0, 1, 2)]
+        return [write_record(run, tmp_path, n=300, accuracy=accuracy) for run in runs]
+
+    base = records("baseline", 0.7)
+    places = {"block1": records("trecx_ev", 0.75, "block1"), "block2": records("trecx_ev", 0.75)}
+    row = compare.place_savings({"trecx_ev": places}, "kws", base).iloc[0]
+    target = np.mean([b.accuracies("val")[-1] for b in base]) - 0.01
+    full = base[0].manifest["cost"]["flops"][-1]
+    first, second = (
+        np.array([evaluate.chosen_point(r.trace("val"), r.trace("test"), target, None, full).reduction for r in group])
+        for group in places.values()
+    )
+    more = 100 * (first - second)
+    assert (row["exit after"], row["minus"], row["reached"]) == ("block1", "block2", "3 of 3")
+    assert row["saved more"] == pytest.approx(more.mean())
+    half = 4.3027 * more.std(ddof=1) / np.sqrt(3)  # Student's t, two degrees of freedom
+    assert (row["low"], row["high"]) == pytest.approx((more.mean() - half, more.mean() + half), rel=1e-4)
 
 
 def test_later_places_against_earlier_ones(sweep: list[Run]) -> None:
@@ -236,6 +257,26 @@ def test_place_is_reproduced_only_if_every_step_is_surely_positive(tmp_path: Pat
         finding = CLAIMS["C10"](Material({}, placement=places))
         assert finding is not None
         assert finding[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [((0.9, 0.6, 0.3), "reproduced"), ((0.6, 0.9, 0.3), "partly"), ((0.3, 0.6, 0.9), "not reproduced")],
+)
+def test_joined_maps_have_to_lie_between(accuracies: tuple[float, ...], verdict: str, tmp_path: Path) -> None:
+    """Claim C7: copying beats joining the maps, which beats not copying."""
+    methods = (("trecx_ev", None), ("trecx_concat", W_EARLY["kws"]), ("trecx_no_transfer", None))
+    group = {
+        CONCAT_ALIKE if w else method: [
+            write_record(Run("kws", method, "speech_commands", "fast", seed, w_early=w), tmp_path, 300, accuracy)
+            for seed in (0, 1)
+        ]
+        for (method, w), accuracy in zip(methods, accuracies, strict=True)
+    }
+    group["trecx_concat"] = group[CONCAT_ALIKE]
+    finding = CLAIMS["C7"](Material({"kws": group}))
+    assert finding is not None
+    assert finding[0] == verdict
 
 
 def test_examples_are_the_surest_and_the_least_sure_of_a_record(sweep: list[Run]) -> None:

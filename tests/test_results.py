@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from trecx import cli, results, tables
+from trecx import cli, paths, results, tables
 from trecx.compare import difference
 from trecx.errors import TrecxError
 from trecx.experiments import Published, published
@@ -66,6 +66,32 @@ def test_groups_hold_only_their_own_runs(cifar10: Published) -> None:
     assert all({*varied(r)} == {"width"} for rs in cifar10.static.values() for r in rs)
     assert all({*varied(r)} == {"extra_classes"} for r in cifar10.extra_class)
     assert all({*varied(r)} <= {"w_early"} for rs in cifar10.weights.values() for r in rs)
+
+
+def test_settings_of_sweeps_are_of_sweeps_that_exist() -> None:
+    assert {*results.APART, *results.MATERIAL} <= {path.stem for path in paths.SWEEPS.glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("cifar10", "confusion"), "for visual wake words only"),
+        (("cifar10", "frozen"), "table frozen is empty"),
+        (("cifar10", "robustness"), "table robustness is empty"),
+    ],
+)
+def test_tables_of_other_tasks_are_refused(arguments: tuple[str, str], says: str) -> None:
+    with pytest.raises(TrecxError, match=says):
+        results.table(*arguments)
+
+
+@pytest.mark.parametrize("name", ["settled", "calibration", "placement-savings", "placement-differences", "classes"])
+def test_tables_of_what_else_the_chapters_show(name: str, cifar10: Published) -> None:
+    frame = results.TABLES[name](cifar10)
+    if name == "classes":  # one seed has no threshold that keeps the accuracy, so no mean is given
+        assert frame.empty
+    else:
+        assert len(frame)
 
 
 @pytest.mark.parametrize("table", ["standalone", "points"])

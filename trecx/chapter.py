@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from trecx import figures, results, tables
 from trecx.claims import VERDICTS
-from trecx.compare import place_differences, settled
 from trecx.experiments import Published, recipe_text, recipes
 from trecx.notebook import glue, having, say, show_table
 from trecx.records import Record
@@ -34,8 +33,7 @@ class Part:
         name: first part of the names of tables and glued values.
         title: what ends a caption, such as ', from scratch'.
         unit: of costs, `flops` or `macs`.
-        authors: method -> record of released weights, to stand beside.
-        with_paper: put the paper's accuracies beside ours, and use them as a reference.
+        authors: method -> record of released weights, to stand beside where the paper's figures may.
         samples: what the test set has, in the plural.
     """
 
@@ -45,11 +43,15 @@ class Part:
     title: str = ""
     unit: str = "flops"
     authors: Mapping[str, Record] = field(default_factory=dict)
-    with_paper: bool = True
     samples: str = "images"
 
     def __bool__(self) -> bool:
         return bool(self.found.records)
+
+    @property
+    def with_paper(self) -> bool:
+        """Whether the paper's accuracies stand beside ours, and are a reference."""
+        return results.with_paper(self.found)
 
     @property
     def cost_unit(self) -> str:
@@ -95,8 +97,9 @@ class Part:
             results.runs(self.found),
             "runs",
             f"The networks{self.title}, how often each was trained, what they cost, and the minutes of the fastest run "
-            "(which also depend on what else the machine did).",
-            formats={"minutes": ".0f"},
+            "(which also depend on what else the machine did). The paper's counts are of parameters.",
+            units={"paper": "thousand"},
+            formats={"minutes": ".0f", "paper": ".1f"},
         )
 
     # --- accuracies ---
@@ -110,13 +113,7 @@ class Part:
             for key in ("baseline", "baseline-validation", "final", "early"):
                 glue(f"{self.name}-{key}", NOT_YET)
             return
-        alone = tables.standalone(
-            groups,
-            self.task,
-            with_paper=self.with_paper,
-            authors=self.authors if self.with_paper else None,
-            pool_samples=True,
-        )
+        alone = results.standalone(self.found, self.authors)
         self._alone(alone, "standalone", f"Standalone test accuracy of every exit{self.title}")
         at = alone.set_index(["method", alone["exit"] == "final"])["accuracy"]
         for key, place in (("baseline", ("Baseline", True)), ("final", ("T-RecX", True)), ("early", ("T-RecX", False))):
@@ -128,9 +125,8 @@ class Part:
         """The same for heads trained alone."""
         if not self.found.frozen:
             return self.say_missing("heads trained alone")
-        alone = tables.standalone(self.found.frozen, self.task, with_paper=False, pool_samples=True)
         return self._alone(
-            alone,
+            results.frozen(self.found),
             "frozen",
             f"Standalone test accuracy of every exit{self.title}, heads trained alone on a frozen backbone",
         )
@@ -146,8 +142,8 @@ class Part:
         )
 
     def settled(self) -> None:
-        """Which of the paper's differences this test set could tell apart."""
-        frame = settled(self.found.methods, self.task)
+        """Which of the paper's differences these runs could tell from none."""
+        frame = results.settled(self.found) if self else pd.DataFrame()
         if frame.empty:
             return self.say_missing("two methods with a common seed")
         return self._table(
@@ -171,9 +167,9 @@ class Part:
         (ax,) = figure.axes
         if self.with_paper and self.unit == "flops":
             figures.paper_points(ax, self.task)
-        if "baseline" in self.authors:
-            figures.released_point(ax, self.authors["baseline"], self.unit)
-        figure.set_size_inches(6.2, 5.8)
+        if self.with_paper:
+            figures.released(ax, {m: self.authors[m] for m in methods if m in self.authors}, self.unit)
+        figure.set_size_inches(6.2, 6.0)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
 
@@ -193,10 +189,9 @@ class Part:
     def points(self) -> pd.DataFrame:
         """Operating points of every method and seed as `trecx.tables.points`; empty without a baseline or an exit."""
         groups = {m: records for m, records in self.found.groups.items() if tables.method_of(m).head}
-        if not (groups and self.found.methods.get("baseline")):
-            return pd.DataFrame()
-        options: dict[str, Any] = {"with_paper": self.with_paper, "drops": results.DROPS, "unit": self.unit}
-        return tables.points(groups, self.task, self.found.methods["baseline"], **options)
+        return (
+            results.points(self.found, self.unit) if groups and self.found.methods.get("baseline") else pd.DataFrame()
+        )
 
     def savings(self) -> None:
         """What every method saves, and glue for T-RecX's savings one point below each reference (texts)."""
@@ -305,8 +300,17 @@ class Part:
             formats=dict.fromkeys(("cost of the early exit", "early", "final"), ".2f")
             | dict.fromkeys(percent[2:], ".1f"),
         )
+        self._table(
+            results.placement_savings(self.found, self.unit),
+            "placement-savings",
+            "What an earlier place of the exit saves more than a later one, one point below our own baseline"
+            f"{self.title}: percentage points of the unmodified network's cost, paired by seed, with 95 % intervals; "
+            "reached: pairs in which both keep the accuracy on validation.",
+            units=dict.fromkeys(("saved more", "low", "high"), "points"),
+            formats=dict.fromkeys(("saved more", "low", "high"), "+.1f"),
+        )
         return self._table(
-            place_differences(several),
+            results.placement_differences(self.found),
             "placement-differences",
             f"A later place of the exit minus an earlier one{self.title}: paired differences in test accuracy, with "
             "95 % intervals.",
@@ -330,22 +334,20 @@ class Part:
         """Whom each exit misses, one point below our own baseline."""
         if not self.having("baseline", method):
             return None
-        records = self.found.methods[method]
-        thresholds = tables.chosen_thresholds(records, self.found.methods["baseline"])
         return self._table(
-            tables.confusion(records, thresholds),
+            results.confusion(self.found, method),
             "confusion",
             f"Wrong answers of {get_method(method).label} by class and exit{self.title}: mean over seeds.",
             units={"missed": "%", "false alarms": "%"},
             formats={"images": ".0f", "missed": ".1f", "false alarms": ".1f"},
         )
 
-    def verdicts(self, **material: Any) -> None:
-        """The paper's claims that these runs speak to, and glue for them in a line; `material` as `results.claims`."""
+    def verdicts(self) -> None:
+        """The paper's claims that these runs speak to, and glue for them in a line."""
         if not self.found.methods:
             glue(f"{self.name}-verdicts", NOT_YET)
             return self.say_missing("this list")
-        frame = results.claims(self.found, **material)
+        frame = results.claims(self.found)
         grouped = [(v, ", ".join(frame.loc[frame["verdict"] == v, "claim"])) for v in VERDICTS]
         glue(f"{self.name}-verdicts", "; ".join(f"{verdict}: {claims}" for verdict, claims in grouped if claims))
         return self._table(

@@ -33,7 +33,8 @@ RULES = {
     "C4": "savings no more than three points below the paper's, reached by every seed; the model's size is in Table 1",
     "C5": "savings no more than three points below the paper's, reached by every seed",
     "C6": "the final exit's gain: 95 % interval above zero; and at least as accurate at 99 % of the common costs",
-    "C7": "the final exit's gain from copying: 95 % interval above zero",
+    "C7": "the final exit's gain from copying over not copying, from copying over joining the maps (under the "
+    "same loss weight), and from joining them over not copying: 95 % intervals above zero",
     "C8": "higher mean and narrower quartiles: both 95 % intervals above zero",
     "C9": "more accurate than the rivals as the authors coded them at 99 % of the common costs (partly: half of them), "
     "with fewer parameters",
@@ -160,9 +161,12 @@ def _transfer(m: Material) -> Finding:
     transfer = difference(kws["trecx_ev"], kws["trecx_no_transfer"])
     concat = difference(kws["trecx_ev"], kws["trecx_concat"])
     evidence = f"transfer minus no transfer {shown(transfer)} points; minus concat {shown(concat)}"
+    between = kws["trecx_concat"]
     if alike := kws.get(CONCAT_ALIKE):
-        evidence += f"; minus concat under the same loss weight {shown(difference(kws['trecx_ev'], alike))}"
-    return judge([transfer]), evidence
+        between, concat = alike, difference(kws["trecx_ev"], alike)
+        evidence += f"; minus concat under the same loss weight {shown(concat)}"
+    joined = difference(between, kws["trecx_no_transfer"])
+    return judge([transfer, concat, joined]), f"{evidence}; that concat minus no transfer {shown(joined)}"
 
 
 def _confidences(m: Material) -> Finding:

@@ -325,8 +325,12 @@ def paper_points(ax: Axes, task: str) -> None:
     ax.plot(*zip(*points[1:], strict=True), marker="*", color=COLOURS["trecx_ev"], label="T-RecX, paper", **look)
 
 
-def released_point(ax: Axes, record: Record, unit: str = "flops") -> None:
-    """Released weights of the network without exits, as an open square."""
-    cost, accuracy = record.manifest["cost"][unit][-1] / 1e6, 100 * record.accuracies()[-1]
-    label = "Baseline, released weights"
-    ax.plot(cost, accuracy, "s", markersize=9, markerfacecolor="none", color=COLOURS["baseline"], label=label)
+def released(ax: Axes, records: Mapping[str, Record], unit: str = "flops") -> None:
+    """Released weights, one training each: dotted benefit curves, and an open square for the network without exits."""
+    for method, record in records.items():
+        look: dict[str, Any] = {"color": style(method)["color"], "label": f"{label_of(method)}, released weights"}
+        if method_of(method).head:
+            ax.plot(*curve_line(record, unit), linestyle=(0, (1, 1.2)), linewidth=1.6, **look)
+        else:
+            cost, accuracy = record.manifest["cost"][unit][-1] / 1e6, 100 * record.accuracies()[-1]
+            ax.plot(cost, accuracy, "s", markersize=9, markerfacecolor="none", **look)

@@ -1,20 +1,37 @@
 """The tables of the full-scale chapters, each from published records alone; `python -m trecx results` prints them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from trecx import reference, tables
+from trecx import reference, robustness, tables
+from trecx.calibrate import calibration
 from trecx.claims import CONCAT_ALIKE, Material, claims_table
-from trecx.compare import against_static, difference, differences
+from trecx.compare import against_static, difference, differences, place_differences, place_savings
+from trecx.compare import settled as can_be_settled
 from trecx.errors import TrecxError
 from trecx.experiments import Published, published
 from trecx.records import Record
+from trecx.tasks import TASKS
 
 DROPS = (0, 1, 2, 3)  # percentage points below the reference accuracy
+
+# Sweeps on other training data than the paper's: no figure of its, and no released weights, stand beside their runs.
+APART = frozenset({"vww96_scratch"})
+# What claims are judged on besides a sweep's runs, see `trecx.claims.Material`.
+MATERIAL: dict[str, dict[str, Any]] = {
+    "vww96_finetune": {
+        "carried_over": True,
+        "reasons": {"C2": {"vww": "the accuracy comes with the weights that these runs start from"}},
+    },
+    "vww96_scratch": {
+        "carried_over": True,
+        "reasons": {"C2": {"vww": "trained on a small part of the official images"}},
+    },
+}
 
 # Which differences are asked for: the paper's claims first, then the controls.
 PAIRS = (
@@ -35,40 +52,61 @@ PAIRS = (
     ("trecx_ev", "baseline_ee"),
 )
 
+# Whose confidence is looked at.
+CALIBRATED = ("baseline", "trecx_ev", "trecx_no_ev", "trecx_no_transfer", "baseline_ee", "sdn_fair")
+
 
 def task_of(found: Published) -> str:
     """The task that the records are of."""
     return found.records[0].manifest["run"]["task"]
 
 
+def with_paper(found: Published) -> bool:
+    """Whether the paper's accuracies may stand beside a sweep's."""
+    return found.sweep not in APART
+
+
 def runs(found: Published) -> pd.DataFrame:
-    """The networks, how often each was trained, what they cost, and the minutes that a training took."""
-    frozen = {f"{method}, heads alone": records for method, records in found.frozen.items()}
-    return tables.trainings({**found.groups, **frozen}, found.static)
+    """The networks, how often each was trained, what they cost (and in the paper), and the minutes of a training."""
+    alone = {f"{method}, heads alone": records for method, records in found.frozen.items()}
+    return tables.trainings({**found.groups, **alone}, found.static, task_of(found))
 
 
-def standalone(found: Published) -> pd.DataFrame:
-    """Test accuracy of every exit alone, beside the paper's and the authors' weights: the rows of Table 2."""
+def standalone(found: Published, authors: Mapping[str, Record] | None = None) -> pd.DataFrame:
+    """Test accuracy of every exit alone, beside the paper's and the authors' weights: the rows of Table 2.
+
+    `authors`: method -> record of released weights, the published ones by default.
+    """
     task = task_of(found)
-    return tables.standalone(found.groups, task, with_paper=True, authors=reference.beside(task), pool_samples=True)
+    if not with_paper(found):
+        return tables.standalone(found.groups, task, with_paper=False, pool_samples=True)
+    authors = reference.beside(task) if authors is None else authors
+    return tables.standalone(found.groups, task, with_paper=True, authors=authors, pool_samples=True)
+
+
+def frozen(found: Published) -> pd.DataFrame:
+    """The same for heads trained alone."""
+    return tables.standalone(found.frozen, task_of(found), with_paper=False, pool_samples=True)
 
 
 def table_1(found: Published) -> pd.DataFrame:
     """The row of Table 1, beside the paper's and the authors' weights."""
+    if not with_paper(found):
+        raise TrecxError(f"sweep {found.sweep} has other training data than the paper, so it has no row in Table 1")
     task = task_of(found)
     return tables.table_1(found.methods, task, authors=reference.table_1(task))
 
 
 def points(found: Published, unit: str = "flops") -> pd.DataFrame:
     """Operating points of every method and seed, see `trecx.tables.points`."""
-    return tables.points(
-        found.groups, task_of(found), found.methods["baseline"], with_paper=True, drops=DROPS, unit=unit
-    )
+    options: dict[str, Any] = {"with_paper": with_paper(found), "drops": DROPS, "unit": unit}
+    return tables.points(found.groups, task_of(found), found.methods["baseline"], **options)
 
 
 def savings(found: Published, unit: str = "flops") -> pd.DataFrame:
-    """What every method saves below our own baseline, the paper's baseline, and its own final exit."""
-    return tables.savings(points(found, unit), ["own baseline", "paper's baseline", "own final exit"])
+    """What every method saves below our own baseline, the paper's baseline if it applies, and its own final exit."""
+    references = ["own baseline", *["paper's baseline"] * with_paper(found), "own final exit"]
+    return tables.savings(points(found, unit), references)
 
 
 def paired(found: Published) -> pd.DataFrame:
@@ -98,6 +136,21 @@ def placement(found: Published, unit: str = "flops") -> pd.DataFrame:
     return frame
 
 
+def placement_differences(found: Published) -> pd.DataFrame:
+    """A later place of the exit minus an earlier one, accuracy of both exits, paired."""
+    return place_differences({method: taps for method, taps in found.places.items() if len(taps) > 1})
+
+
+def placement_savings(found: Published, unit: str = "flops") -> pd.DataFrame:
+    """What an earlier place of the exit saves more than a later one, one point below our own baseline, paired."""
+    return place_savings(found.places, task_of(found), found.methods["baseline"], unit)
+
+
+def settled(found: Published) -> pd.DataFrame:
+    """Which of the paper's differences these runs could tell from none."""
+    return can_be_settled(found.methods, task_of(found))
+
+
 def one_more_class(found: Published) -> pd.DataFrame:
     """Accuracy that T-RecX loses to an additional class which no sample has (C11), in points, paired."""
     rows: list[dict[str, Any]] = []
@@ -108,23 +161,75 @@ def one_more_class(found: Published) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def claims(found: Published, **material: Any) -> pd.DataFrame:
-    """The paper's claims about this task, our verdicts, and the numbers behind them; more `Material` may be given."""
+def confusion(found: Published, method: str = "trecx_ev") -> pd.DataFrame:
+    """Wrong answers of a two-class task by class and exit, threshold one point below our own baseline."""
+    if task_of(found) != "vww":
+        raise TrecxError("mistakes are sorted by class and exit for visual wake words only, which has two classes")
+    records = found.methods[method]
+    return tables.confusion(records, tables.chosen_thresholds(records, found.methods["baseline"]))
+
+
+def classes(found: Published) -> pd.DataFrame:
+    """T-RecX class by class, threshold one point below our own baseline; empty where a seed has no such threshold."""
+    records = found.methods["trecx_ev"]
+    thresholds = tables.chosen_thresholds(records, found.methods.get("baseline", []))
+    if np.isnan(thresholds).any():
+        return pd.DataFrame()
+    return tables.by_class(records, thresholds, TASKS[task_of(found)].classes)
+
+
+def calibrated(found: Published) -> pd.DataFrame:
+    """Calibration of each exit before and after the temperature that was fitted on validation; mean over seeds."""
+    frames = []
+    for method in (m for m in CALIBRATED if found.methods.get(m)):
+        frame = calibration(found.methods[method])
+        frame.insert(0, "method", tables.label_of(method))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def in_noise(found: Published) -> pd.DataFrame:
+    """Accuracy, exit rate and trust under every condition of `trecx.robustness`; mean over seeds."""
+    frames = []
+    for method, records in heard(found).items():
+        frame = robustness.summary(records)
+        frame.insert(0, "method", tables.label_of(method))
+        frame.insert(1, "seeds", len(records))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def heard(found: Published) -> dict[str, list[robustness.RobustnessRecord]]:
+    """Method -> published results in noise, of the methods that have any."""
+    results = {m: robustness.published(found.methods.get(m, [])) for m in ("trecx_ev", "trecx_no_ev", "baseline")}
+    return {method: records for method, records in results.items() if records}
+
+
+def claims(found: Published) -> pd.DataFrame:
+    """The paper's claims about this task, our verdicts, and the numbers behind them."""
     task = task_of(found)
     placement = found.places.get("trecx_ev", {}) if task == "kws" else {}  # claim C10 is about DS-CNN
-    return claims_table(Material({task: found.groups}, placement, found.extra_class, **material))
+    return claims_table(Material({task: found.groups}, placement, found.extra_class, **MATERIAL.get(found.sweep, {})))
 
 
 TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
     "runs": runs,
     "standalone": standalone,
+    "frozen": frozen,
     "table-1": table_1,
     "savings": savings,
     "differences": paired,
     "static": static,
     "loss-weight": loss_weight,
     "placement": placement,
+    "placement-differences": placement_differences,
+    "placement-savings": placement_savings,
     "one-more-class": one_more_class,
+    "confusion": confusion,
+    "classes": classes,
+    "calibration": calibrated,
+    "robustness": in_noise,
+    "settled": settled,
     "claims": claims,
 }
 

@@ -198,10 +198,16 @@ def cost_unit(unit: str) -> str:
     return "MFLOPs" if unit == "flops" else "million MACs"
 
 
-def trainings(groups: Group, static: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
-    """How often each network was trained, its parameters and costs, and the minutes of its fastest run."""
+def trainings(groups: Group, static: Mapping[str, Sequence[Record]], task: str) -> pd.DataFrame:
+    """How often each network was trained, its parameters (and the paper's) and costs, minutes of its fastest run."""
     rows = []
     named = {label_of(name): records for name, records in groups.items()}
+    table_1, table_2 = paper()["table_1"][task], paper()["table_2"].get(task, {})
+    printed = {
+        label_of("baseline"): table_1["baseline"]["params_k"],
+        label_of("trecx_ev"): table_1["trecx"]["params_k"],
+    }
+    printed |= {label_of(m): table_2[name]["params_k"] for m, name in PAPER_NAMES.items() if name in table_2}
     for network, records in (named | {f"Baseline, {name}": found for name, found in static.items()}).items():
         cost = records[0].manifest["cost"]
         rows.append(
@@ -209,6 +215,7 @@ def trainings(groups: Group, static: Mapping[str, Sequence[Record]]) -> pd.DataF
                 "network": network,
                 "seeds": len(records),
                 "parameters": cost["params"],
+                "paper": printed.get(network, np.nan),
                 "MFLOPs at each exit": " / ".join(f"{c / 1e6:.2f}" for c in cost["flops"]),
                 "minutes": min(r.manifest["seconds"] for r in records) / 60,
             }
