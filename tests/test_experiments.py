@@ -259,6 +259,21 @@ def test_place_is_reproduced_only_if_every_step_is_surely_positive(tmp_path: Pat
         assert finding[0] == verdict
 
 
+def test_a_null_result_says_whether_it_excludes_what_the_paper_found(tmp_path: Path) -> None:
+    def told(samples: int) -> str:
+        folder = tmp_path / str(samples)
+        group = {
+            method: [write_record(Run("kws", method, "speech_commands", "fast", s), folder, samples) for s in (0, 1)]
+            for method in ("trecx_ev", "trecx_no_ev")
+        }
+        finding = CLAIMS["C6"](Material({"kws": group}))
+        assert finding is not None
+        return finding[1]
+
+    assert "(paper +0.9)" in told(60)
+    assert "(paper +0.9, outside)" in told(60_000)
+
+
 @pytest.mark.parametrize(
     ("accuracies", "verdict"),
     [((0.9, 0.6, 0.3), "reproduced"), ((0.6, 0.9, 0.3), "partly"), ((0.3, 0.6, 0.9), "not reproduced")],

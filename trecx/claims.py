@@ -111,7 +111,9 @@ def _final_exit(m: Material) -> Finding:
     if not m.having("trecx_ev", "baseline"):
         return None
     gains = {t: difference(g["trecx_ev"], g["baseline"]) for t, g in m.having("trecx_ev", "baseline").items()}
-    return judge([*gains.values()]), "final exit minus baseline, points: " + _each(gains)
+    printed = {task: paper()["table_1"][task] for task in gains}
+    theirs = {t: row["trecx"]["final_accuracy"] - row["baseline"]["accuracy"] for t, row in printed.items()}
+    return judge([*gains.values()]), "final exit minus baseline, points: " + _beside(gains, theirs)
 
 
 def _savings(m: Material, claim: str, drop: float) -> Finding:
@@ -148,7 +150,7 @@ def _early_view(m: Material) -> Finding:
         verdict = "partly"
     return verdict, (
         "with minus without EV-assistance, final exit, points: "
-        + _each(gains)
+        + _beside(gains, paper()["claims"]["C6"]["final_accuracy_gain"])
         + "; share of the common FLOPs range in which it is at least as accurate: "
         + _each({task: f"{value:.0f} %" for task, value in ahead.items()})
     )
@@ -296,6 +298,16 @@ def reductions(group: Group, task: str, drop: float, protocol: str = "validation
 def reduction(group: Group, task: str, drop: float, protocol: str = "validation") -> float:
     """Mean of `reductions` over seeds, percent; NaN if a seed missed it."""
     return float(reductions(group, task, drop, protocol).mean())
+
+
+def _beside(gains: Mapping[str, Interval], printed: Mapping[str, float]) -> str:
+    """Differences and the paper's; one that is not settled may still exclude what the paper found."""
+
+    def text(task: str, gain: Interval) -> str:
+        outside = "" if gain.low <= printed[task] <= gain.high else ", outside"
+        return f"{shown(gain)} (paper {printed[task]:+.1f}{outside})"
+
+    return _each({task: text(task, gain) for task, gain in gains.items()})
 
 
 def _thousandths(interval: Interval) -> str:
