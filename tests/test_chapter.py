@@ -9,9 +9,10 @@ import pytest
 
 from trecx import chapter, experiments, paths, sweep, tables
 from trecx import reference as ref
-from trecx.chapter import NOT_YET, Part
+from trecx.chapter import Part
 from trecx.claims import Material, claims_table
 from trecx.compare import settled
+from trecx.remarks import NOT_YET
 from trecx.runs import Run
 
 from .small import write_record

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trecx import paths
+from trecx import notebook, paths, recipes, zoo
 
 
 def test_examples_on_extending_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,6 +14,9 @@ def test_examples_on_extending_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     blocks = re.findall(r"^```(?:python|\{code-block\} python)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 4
     monkeypatch.chdir(tmp_path)  # they write a figure
+    for registry, name in ((zoo.METHODS, "two_exits"), (notebook.STYLES, "two_exits"), (recipes.RECIPES, "short")):
+        monkeypatch.setitem(registry, name, None)  # so that it is taken out again behind the test
+        monkeypatch.delitem(registry, name)
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "extend.md", "exec"), namespace)

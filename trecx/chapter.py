@@ -17,9 +17,9 @@ from trecx.claims import VERDICTS
 from trecx.experiments import Published, recipe_text, recipes
 from trecx.notebook import glue, having, say, show_table
 from trecx.records import Record
+from trecx.remarks import NOT_YET
 from trecx.zoo import get_method
 
-NOT_YET = "not published yet"
 DIFFERENCE = dict.fromkeys(("difference", "low", "high"), "+.2f") | dict.fromkeys(("better", "p", "p, Holm"), ".2f")
 
 

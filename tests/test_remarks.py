@@ -1,0 +1,65 @@
+"""Texts of the full-scale chapters against the records behind them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trecx import remarks
+from trecx.experiments import Published
+from trecx.records import Record
+from trecx.remarks import NOT_YET
+from trecx.runs import Run
+
+from .small import write_record
+
+RUN = Run("kws", "trecx_ev", data="speech_commands", recipe="fast")
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Published:
+    """Two seeds of T-RecX, the baseline, and smaller baselines."""
+
+    def seeds(run: Run, accuracy: float) -> list[Record]:
+        return [write_record(replace(run, seed=seed), tmp_path, n=400, accuracy=accuracy) for seed in (0, 1)]
+
+    small = {width: seeds(replace(RUN, method="baseline", width=width), 0.6) for width in (0.75, 0.5)}
+    return Published(
+        methods={"trecx_ev": seeds(RUN, 0.8), "baseline": seeds(replace(RUN, method="baseline"), 0.7)},
+        static={f"width {width:g}": records for width, records in small.items()},
+    )
+
+
+def test_effects_and_accuracies_are_those_of_the_records(found: Published) -> None:
+    ours, theirs = (
+        [100 * np.mean(r.predictions["test_log_probs"][:, -1].argmax(1) == r.predictions["test_labels"]) for r in rs]
+        for rs in (found.methods["trecx_ev"], found.methods["baseline"])
+    )
+    assert remarks.accuracy(found.methods, "trecx_ev") == f"{np.mean(ours):.2f} %"
+    text = remarks.effect(found.methods, "trecx_ev", "baseline")
+    assert text.startswith(f"{np.mean(ours) - np.mean(theirs):+.2f} [+")  # ten points over 800 samples are certain
+    assert remarks.ahead(found.methods, "trecx_ev") == "100%"  # of itself
+
+
+def test_a_smaller_network_is_met_at_its_cost(found: Published) -> None:
+    """0.75 of the filters cost more than T-RecX's early exit, half of them less."""
+    assert remarks.at_cost_of(found, "width 0.75").startswith("+")
+    assert remarks.at_cost_of(found, "width 0.5") == "out of reach"
+
+
+def test_a_saving_needs_every_seed() -> None:
+    row = {"method": "m", "drop": 1, "reference": "own baseline", "protocol": "validation", "reached": True}
+    points = pd.DataFrame([row | {"reduction": 0.4}, row | {"reduction": 0.3}])
+    assert remarks.saves(points, "m") == "35.0 %"
+    assert remarks.saves(points.assign(reached=[True, False]), "m") == "not in every training"
+
+
+def test_what_has_no_record_is_not_yet_known() -> None:
+    none = Published()
+    assert remarks.effect({}, "trecx_ev", "baseline") == NOT_YET
+    assert remarks.accuracy({}, "trecx_ev") == NOT_YET
+    assert remarks.saves(pd.DataFrame(), "trecx_ev") == NOT_YET
+    assert remarks.at_cost_of(none, "width 0.75") == NOT_YET
+    assert remarks.ahead({}, "sdn") == NOT_YET

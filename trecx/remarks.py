@@ -1,0 +1,62 @@
+"""Short texts for the running text of the full-scale chapters, from published records.
+
+A chapter says what surprised us in words; every number in it comes from here. Each function answers `NOT_YET` while a
+run that it needs has no published record.
+"""
+
+import numpy as np
+import pandas as pd
+
+from trecx.compare import against_static, difference, dominance, shown
+from trecx.experiments import Published
+from trecx.stats import Interval
+from trecx.tables import Group
+
+NOT_YET = "not published yet"
+
+
+def effect(groups: Group, first: str, second: str, exit_index: int = -1) -> str:
+    """Test accuracy of one method minus another's at one exit, in points: `+0.12 [-0.30, +0.54]`."""
+    if not (groups.get(first) and groups.get(second)):
+        return NOT_YET
+    return shown(difference(groups[first], groups[second], exit_index))
+
+
+def accuracy(groups: Group, method: str, exit_index: int = -1) -> str:
+    """Mean test accuracy of one exit: `94.32 %`."""
+    if not groups.get(method):
+        return NOT_YET
+    return f"{100 * np.mean([record.accuracies()[exit_index] for record in groups[method]]):.2f} %"
+
+
+def saves(points: pd.DataFrame, method: str) -> str:
+    """What a method saves one point below our own baseline, threshold from validation: `41.0 %`.
+
+    Args:
+        points: of every method and seed, as `trecx.tables.points`; may be empty.
+        method: a name in its column `method`.
+    """
+    at = points[(points["method"] == method) & (points["drop"] == 1)] if len(points) else points
+    at = at[(at["reference"] == "own baseline") & (at["protocol"] == "validation")] if len(at) else at
+    if at.empty:
+        return NOT_YET
+    return f"{100 * at['reduction'].mean():.1f} %" if at["reached"].all() else "not in every training"
+
+
+def at_cost_of(found: Published, network: str, method: str = "trecx_ev", unit: str = "flops") -> str:
+    """Accuracy of a method at the cost of a smaller network without exits, minus that network's, in points.
+
+    `out of reach` if the method cannot be that cheap.
+    """
+    static = {name: records for name, records in found.static.items() if name == network}
+    if not (static and found.methods.get(method)):
+        return NOT_YET
+    gain = against_static(found.methods[method], static, unit).iloc[0]
+    return shown(Interval(*gain[["gain", "low", "high"]])) if np.isfinite(gain["gain"]) else "out of reach"
+
+
+def ahead(groups: Group, rival: str, method: str = "trecx_ev") -> str:
+    """Share of the costs that both reach at which a method is at least as accurate as a rival: `63%`."""
+    if not (groups.get(method) and groups.get(rival)):
+        return NOT_YET
+    return f"{dominance(groups[method], groups[rival]):.0%}"
