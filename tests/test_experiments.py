@@ -131,7 +131,7 @@ def test_recipes_are_told_apart(sweep: list[Run]) -> None:
 
 def test_the_project_s_sweeps_have_distinct_runs_in_known_groups() -> None:
     runs = load(paths.SWEEPS / "speech_commands.yaml")
-    assert len({run.name for run in runs}) == len(runs) == 88
+    assert len({run.name for run in runs}) == len(runs) == 94
     assert {run.data for run in runs} == {"speech_commands"}
     five = [run.method for run in runs if not experiments._settings(run, runs[0]) and run.seed == 4]
     ours = ["baseline", "baseline_ee", "trecx_concat", "trecx_ev", "trecx_no_ev", "trecx_no_transfer"]
