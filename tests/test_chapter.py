@@ -175,8 +175,8 @@ def test_what_can_be_settled_depends_on_the_width_of_the_interval_alone(tmp_path
 
     few, many = (settled(group(n), "vww").set_index("claim") for n in (100, 20_000))
     assert few["paper"].drop("C4", errors="ignore").tolist() == pytest.approx([86.44 - 85.81, 2.9])
-    assert set(few["told from none"]) == {"no"}
-    assert many.loc[["C4", "C6"], "told from none"].tolist() == ["yes", "yes"]
+    assert set(few["below the paper's"]) == {"no"}
+    assert many.loc[["C4", "C6"], "below the paper's"].tolist() == ["yes", "yes"]
     assert many.loc["C4", "paper"] == -1
     assert many["half-width"].max() < few["half-width"].min()
 

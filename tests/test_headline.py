@@ -67,10 +67,27 @@ def test_headline_is_the_mean_over_tasks(found: dict[str, Published]) -> None:
 
 def test_a_miss_saves_nothing_or_leaves_no_mean(found: dict[str, Published], monkeypatch: pytest.MonkeyPatch) -> None:
     by_task = {"ic": np.array([10.0, np.nan, 20.0]), "kws": np.full(3, 40.0), "vww": np.full(3, 20.0)}
-    monkeypatch.setattr(headline, "saved", lambda runs, task, *way: by_task[task])
+    monkeypatch.setattr(
+        headline, "saved", lambda runs, task: dict.fromkeys((w[1:] for w in headline.WAYS), by_task[task])
+    )
     frame = headline.headline(found)
     assert np.isnan(frame.loc[0, ["ic", "mean"]].to_numpy(dtype=float)).all()
     assert frame.loc[1, ["ic", "kws", "vww", "mean"]].tolist() == pytest.approx([10, 40, 20, 70 / 3])
+
+
+def test_other_samples_widen_the_interval_of_the_mean(found: dict[str, Published]) -> None:
+    """Drawn anew, the saving scatters around what the real samples give; the interval has this and the seeds in it."""
+    saved, again = headline.saved(found["vww"], "vww"), headline.redrawn(found["vww"], "vww", resamples=60)
+    way = ("own final exit", "validation")
+    drawn = again[way].mean(1)
+    assert again[way].shape == (60, len(saved[way]))
+    assert abs(drawn.mean() - saved[way].mean()) < 2 * drawn.std()
+    assert drawn.std() > 0.5
+    row = {task: headline.saved(runs, task)[way] for task, runs in found.items()}
+    alone = headline._row("", "", row)
+    widened = headline._row("", "", row, {task: headline.redrawn(r, task, 60)[way] for task, r in found.items()})
+    assert alone["low"] > widened["low"]
+    assert alone["mean"] == widened["mean"]
 
 
 def test_claims_name_the_task_that_is_left_out(found: dict[str, Published]) -> None:

@@ -43,6 +43,12 @@ def test_effects_and_accuracies_are_those_of_the_records(found: Published) -> No
     assert remarks.ahead(found.methods, "trecx_ev") == "100%"  # of itself
 
 
+def test_costs_are_of_the_exit_and_unit_asked_for(found: Published) -> None:
+    exits = found.methods["trecx_ev"][0].manifest["cost"]
+    assert remarks.cost(found.methods, "trecx_ev") == f"{exits['flops'][0] / 1e6:.2f} MFLOPs" == "3.13 MFLOPs"
+    assert remarks.cost(found.methods, "trecx_ev", -1, "macs") == f"{exits['macs'][1] / 1e6:.2f} million MACs"
+
+
 def test_a_smaller_network_is_met_at_its_cost(found: Published) -> None:
     """0.75 of the filters cost more than T-RecX's early exit, half of them less."""
     assert remarks.at_cost_of(found, "width 0.75").startswith("+")
@@ -51,8 +57,11 @@ def test_a_smaller_network_is_met_at_its_cost(found: Published) -> None:
 
 def test_a_saving_needs_every_seed() -> None:
     row = {"method": "m", "drop": 1, "reference": "own baseline", "protocol": "validation", "reached": True}
-    points = pd.DataFrame([row | {"reduction": 0.4}, row | {"reduction": 0.3}])
+    points = pd.DataFrame([row | {"seed": 0, "reduction": 0.4}, row | {"seed": 1, "reduction": 0.3}])
     assert remarks.saves(points, "m") == "35.0 %"
+    rival = pd.DataFrame([row | {"method": "rival", "seed": 1, "reduction": 0.1}])
+    assert remarks.saves(pd.concat([points, rival]), "m", like="rival") == "30.0 %"
+    assert remarks.saves(points, "m", "paper") == NOT_YET
     assert remarks.saves(points.assign(reached=[True, False]), "m") == "not in every training"
 
 
@@ -63,3 +72,4 @@ def test_what_has_no_record_is_not_yet_known() -> None:
     assert remarks.saves(pd.DataFrame(), "trecx_ev") == NOT_YET
     assert remarks.at_cost_of(none, "width 0.75") == NOT_YET
     assert remarks.ahead({}, "sdn") == NOT_YET
+    assert remarks.cost({}, "sdn") == NOT_YET

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,6 +183,19 @@ def test_table_follows_from_log_probabilities(records: dict[str, Record]) -> Non
     assert arrays["confidence"].shape == (1, 60, 2)
 
 
+def test_words_taken_for_silence_are_counted() -> None:
+    """Five clips: three words of which two leave early and wrong, one of them as silence; silence itself does not."""
+    outputs = {
+        "labels": np.array([[0, 1, 2, SILENCE, SILENCE]]),
+        "taken": np.array([[0, 0, 1, 0, 0]]),
+        "predicted": np.array([[[SILENCE, 0], [3, 1], [9, SILENCE], [SILENCE, 4], [4, 4]]]),
+    }
+    record = SimpleNamespace(manifest={"conditions": ["loud"]}, outputs=outputs)
+    wrong, words = robustness.silenced([record], "loud")  # type: ignore[list-item]
+    assert wrong == pytest.approx(100 / 3)  # silence, word 3, and the silence that is taken for a word
+    assert words == pytest.approx(200 / 3)
+
+
 def test_records_from_weights_to_the_page(records: dict[str, Record], audio: Path, folders: Path) -> None:
     clips = robustness.read_clips(audio)
     found = robustness.evaluate([*records.values()], clips, publish=True)
@@ -218,13 +232,16 @@ def test_records_from_weights_to_the_page(records: dict[str, Record], audio: Pat
     with pytest.raises(TrecxError, match="other clips or noise"):
         robustness.gain(pair[:1], fewer)
 
-    gates = robustness.gates(pair, ["clean", "babble only"], [0.0, one.manifest["threshold"], 1.0])
-    assert gates["threshold"].tolist() == sorted(gates["threshold"])
+    gates = robustness.gates(pair, ["clean", "babble only"], [0.0, None, 1.0])
+    assert gates["threshold"].tolist() == ["0", "0", "its own", "its own", "1", "1"]
     assert (gates["leaves early"][:2] == 100).all()
     assert (gates["leaves early"][4:] == 0).all()
     assert gates["right among these"][4:].isna().all()
     np.testing.assert_allclose(gates["accuracy"][4:], gates["final exit"][4:])
     assert gates["accuracy"][0] == pytest.approx(100 * mean["accuracy_1"][0])
+    assert gates["accuracy"][2] == pytest.approx(100 * mean["accuracy"][0], abs=1e-3)  # as in the other tables
+    assert gates["cost"][2] == pytest.approx(mean["cost"][0] / 1e6, abs=1e-3)
+    assert gates["cost"][[0, 4]].tolist() == pytest.approx([c / 1e6 for c in one.manifest["cost"]])
     with pytest.raises(TrecxError, match="unknown condition 'rain': choose one of clean, 200 ms earlier"):
         one.trace("rain")
 

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from trecx import figures, results, tables
-from trecx.claims import VERDICTS
+from trecx.claims import TOPICS, VERDICTS
 from trecx.experiments import Published, recipe_text, recipes
 from trecx.notebook import glue, having, say, show_table
 from trecx.records import Record
@@ -136,7 +136,7 @@ class Part:
         self._table(
             alone.drop(columns="parameters"),
             name,
-            f"{caption}: mean over seeds with its 95 % interval, a bootstrap over seeds and test {self.samples}.",
+            f"{caption}: mean over seeds with its 95 % interval over seeds and test {self.samples}.",
             units={"cost": "MFLOPs"} | dict.fromkeys(percent, "%"),
             formats={"cost": ".3f"} | dict.fromkeys(percent, ".2f"),
         )
@@ -212,21 +212,20 @@ class Part:
         if frame.empty:
             return self.say_missing("the baseline and a method with an early exit")
         percent = ["accuracy", "exit rate", "saved", "low", "high", "saved, paper protocol"]
-        look: dict[str, dict[str, str]] = {
-            "units": {"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
-            "formats": {"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"},
-        }
+        units = {"cost": self.cost_unit} | dict.fromkeys(percent, "%")
+        formats = {"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"}
         over = (
             "mean over seeds; accuracy on test; reached: seeds with a threshold that keeps the accuracy on validation; "
             "95 % interval of the saving over three seeds or more, the reference taken as exact"
         )
         own = frame["reference"] == "own baseline"
         below = f"What is saved below the mean accuracy of our own baseline{self.title}: {over}."
-        self._table(frame[own].drop(columns="reference"), "savings", below, **look)
+        whole = frame[own].drop(columns="reference")
+        self._table(whole, "savings", below, units=units | {"drop": "points"}, formats=formats)
         others = "the paper's baseline and below each network's" if self.with_paper else "each network's"
-        return self._table(
-            frame[~own], "savings-others", f"The same below {others} own final exit{self.title}: {over}.", **look
-        )
+        below = f"The same one point below {others} own final exit{self.title}."
+        one = frame[~own & (frame["drop"] == 1)].drop(columns="drop")
+        return self._table(one, "savings-others", below, units=units, formats=formats)
 
     # --- comparisons ---
 
@@ -348,7 +347,8 @@ class Part:
             glue(f"{self.name}-verdicts", NOT_YET)
             return self.say_missing("this list")
         frame = results.claims(self.found)
-        grouped = [(v, ", ".join(frame.loc[frame["verdict"] == v, "claim"])) for v in VERDICTS]
+        named = [f"{TOPICS[claim]} ({claim})" for claim in frame["claim"]]
+        grouped = [(v, ", ".join(np.array(named)[frame["verdict"] == v])) for v in VERDICTS]
         glue(f"{self.name}-verdicts", "; ".join(f"{verdict}: {claims}" for verdict, claims in grouped if claims))
         return self._table(
             frame,

@@ -2,7 +2,7 @@
 
 A claim about accuracy can only be judged on the paper's own data: on stand-in data its verdict is 'not
 testable here', and the evidence says what was seen there. Differences are paired (same seeds, same test
-samples) and come with a 95 % bootstrap interval over both. `RULES` says what each claim is asked for. No verdict
+samples) and come with a 95 % interval over both. `RULES` says what each claim is asked for. No verdict
 is corrected for the number of claims.
 """
 
@@ -30,8 +30,9 @@ RULES = {
     "C1": "every printed count within 0.5 %",
     "C2": "mean accuracy no more than one point below the paper's",
     "C3": "the final exit's gain over the baseline: 95 % interval above zero",
-    "C4": "savings no more than three points below the paper's, reached by every seed; the model's size is in Table 1",
-    "C5": "savings no more than three points below the paper's, reached by every seed",
+    "C4": "savings no more than three points below the paper's, reached by every seed (not settled where a seed misses "
+    "the accuracy, the others save enough and the final exit may be accurate enough); the model's size is in Table 1",
+    "C5": "as C4",
     "C6": "the final exit's gain: 95 % interval above zero; and at least as accurate at 99 % of the common costs",
     "C7": "the final exit's gain from copying over not copying, from copying over joining the maps (under the "
     "same loss weight), and from joining them over not copying: 95 % intervals above zero",
@@ -40,7 +41,22 @@ RULES = {
     "with fewer parameters",
     "C10": "each step towards the input costs the final exit something: 95 % intervals above zero",
     "C11": "accuracy lost at both exits: 95 % intervals above zero",
-    "C12": "the saved share within five points of the paper's",
+    "C12": "the saved share of the bytes within five points of the paper's; accuracy is not asked for",
+}
+# What the claims are about, for running text.
+TOPICS = {
+    "C1": "counts",
+    "C2": "accuracy of the unmodified networks",
+    "C3": "a better final exit",
+    "C4": "the saving one point below",
+    "C5": "a saving at equal accuracy",
+    "C6": "early-view assistance",
+    "C7": "copying rather than joining",
+    "C8": "surer early exits",
+    "C9": "ahead of BranchyNet and SDN",
+    "C10": "the place of the exit",
+    "C11": "one more class",
+    "C12": "size in 8 bits",
 }
 ON_COUNTS = ("C1", "C12")  # need no data
 CONCAT_ALIKE = f"trecx_concat, w = {W_EARLY['kws']:g}"  # the authors trained it with 1, which confounds Figure 6
@@ -124,7 +140,17 @@ def _savings(m: Material, claim: str, drop: float) -> Finding:
     tested = {t: np.mean(reductions(m.results[t], t, drop, "paper")) for t in saved}
     known = [value for value in saved.values() if np.isfinite(value)]
     wanted = paper()["claims"][claim]["reduction"]
-    good = [np.isfinite(value) and value >= wanted[task] - 3 for task, value in saved.items()]
+    good = {task: np.isfinite(value) and value >= wanted[task] - 3 for task, value in saved.items()}
+
+    def may_be(task: str) -> bool:
+        """Whether it takes no more than other seeds: one missed, none saves too little, the final exit might do."""
+        group, reached = m.results[task], seeds[task][np.isfinite(seeds[task])]
+        enough = not len(reached) or reached.mean() >= wanted[task] - 3
+        return np.isnan(saved[task]) and enough and difference(group["trecx_ev"], group["baseline"]).high > -drop
+
+    verdict = _counted([*good.values()])
+    if verdict == "not reproduced" and any(map(may_be, saved)):
+        verdict = "not settled"
     mean = f"; mean {np.mean(known):.1f} %" if len(known) == len(saved) else "; no mean, a target was not reached"
 
     def text(task: str) -> str:
@@ -133,7 +159,7 @@ def _savings(m: Material, claim: str, drop: float) -> Finding:
         under_theirs = f"{tested[task]:.1f} %" if np.isfinite(tested[task]) else "not reached"
         return f"{ours} (by seed {each}; paper protocol {under_theirs}; paper {wanted[task]} %)"
 
-    return _counted(good), (
+    return verdict, (
         f"FLOPs saved {'one point below' if drop else 'at'} the baseline's accuracy, threshold from validation: "
         + _each({task: text(task) for task in saved})
         + mean * (len(saved) > 1)
@@ -245,7 +271,10 @@ def _int8(m: Material) -> Finding:
         return None
     small = quantise(build("vww", "trecx_ev")).reduction
     close = abs(100 * small - paper()["claims"]["C12"]["size_reduction"]["vww"]) < 5
-    evidence = f"weights and scales alone {100 * small:.1f} % smaller; the paper's file also holds a graph"
+    evidence = (
+        f"weights and scales alone {100 * small:.1f} % smaller, a count of bytes; the paper's file also holds a graph; "
+        "accuracy in 8 bits is not measured here"
+    )
     return "reproduced" if close else "partly", evidence
 
 

@@ -13,9 +13,9 @@ from trecx.paper import paper
 from trecx.records import Record
 from trecx.stats import (
     Interval,
-    bootstrap_difference,
     holm,
     mean_interval,
+    paired_difference,
     probability_of_improvement,
     sign_flip_test,
 )
@@ -42,7 +42,7 @@ def difference(a: Sequence[Record], b: Sequence[Record], exit_index: int = -1) -
     ours, theirs = (
         np.stack([record.trace().correct[:, exit_index] for record in side]) for side in zip(*pairs(a, b), strict=True)
     )
-    return Interval(*(100 * value for value in bootstrap_difference(ours, theirs)))
+    return Interval(*(100 * value for value in paired_difference(ours, theirs)))
 
 
 def judge(intervals: Sequence[Interval]) -> str:
@@ -65,9 +65,9 @@ def shown(interval: Interval) -> str:
 def differences(groups: Group, versus: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """Paired accuracy differences in points, a row for each pair of methods and each exit that both have.
 
-    Columns: method, minus, exit, difference, low, high (95 %, bootstrap over seeds and test samples), seeds, better
+    Columns: method, minus, exit, difference, low, high (95 %, over seeds and test samples), seeds, better
     (share of the seeds in which the first is better), p (sign-flip over seeds: at least 2 / 2**seeds), p, Holm
-    (corrected for the number of rows), verdict ('one seed' where there is no more to judge by).
+    (corrected for the number of rows), verdict ('one seed' or 'two seeds' where there are too few to judge by).
     """
     rows = []
     for first, second in versus:
@@ -153,7 +153,7 @@ def _each_exit(a: Sequence[Record], b: Sequence[Record]) -> list[dict[str, Any]]
                 "seeds": len(matched),
                 "better": probability_of_improvement(ours, theirs).estimate,
                 "p": sign_flip_test(np.subtract(ours, theirs)),
-                "verdict": "one seed" if len(matched) == 1 else _told(gain),
+                "verdict": ("one seed", "two seeds")[len(matched) - 1] if len(matched) < 3 else _told(gain),
             }
         )
     return rows
@@ -164,13 +164,15 @@ def _told(gain: Interval) -> str:
 
 
 def settled(groups: Group, task: str) -> pd.DataFrame:
-    """How finely the paper's differences can be measured on these runs, whatever they turned out to be.
+    """How finely differences of the paper's size can be measured on these runs, whatever they turned out to be.
+
+    A true difference as large as an interval's half-width is told from none about every second time.
 
     For claim C4 the difference is what the saving costs: T-RecX at its thresholds (from validation, one point below our
     own baseline) minus the baseline; left out while a seed has no such threshold.
 
     Columns: claim, difference, paper (its size in points), half-width (of our 95 % interval over seeds and samples, in
-    points), seeds, told from none ('yes' if a difference of the paper's size would be).
+    points), seeds, below the paper's ('yes' if the half-width is smaller than the difference).
     """
     printed, gain = paper()["table_1"][task], paper()["claims"]["C6"]["final_accuracy_gain"][task]
     above = printed["trecx"]["final_accuracy"] - printed["baseline"]["accuracy"]
@@ -186,7 +188,7 @@ def settled(groups: Group, task: str) -> pd.DataFrame:
             if not np.isnan(thresholds).any():
                 used = np.stack([r.trace().outcome(t)[0] for (r, _), t in zip(matched, thresholds, strict=True)])
                 theirs = np.stack([r.trace().correct[:, -1] for _, r in matched])
-                lost = Interval(*(100 * value for value in bootstrap_difference(used, theirs)))
+                lost = Interval(*(100 * value for value in paired_difference(used, theirs)))
                 rows.append(_fineness("C4", f"{name}, with its early exit at -1 point", -1.0, lost, matched))
     return pd.DataFrame(rows)
 
@@ -194,7 +196,7 @@ def settled(groups: Group, task: str) -> pd.DataFrame:
 def _fineness(claim: str, name: str, size: float, found: Interval, matched: Sequence[Any]) -> dict[str, Any]:
     half = (found.high - found.low) / 2
     row = {"claim": claim, "difference": name, "paper": size, "half-width": half, "seeds": len(matched)}
-    return row | {"told from none": "yes" if half < abs(size) else "no"}
+    return row | {"below the paper's": "yes" if half < abs(size) else "no"}
 
 
 def mean_curve(records: Sequence[Record], cost: np.ndarray, unit: str = "flops") -> np.ndarray:
@@ -212,7 +214,8 @@ def against_static(
 
     The threshold is the highest at which the early-exit network costs no more than the smaller one on validation.
     Columns: network, its cost (millions), its accuracy, cost and accuracy of the early-exit network on test (NaN if it
-    cannot be that cheap), gain in points with its 95 % interval (bootstrap over seeds and samples), seeds.
+    cannot be that cheap), gain in points with its 95 % interval (over seeds and samples; of one
+    seed over samples alone), seeds.
     """
     rows = []
     for label, small in static.items():
@@ -225,7 +228,7 @@ def against_static(
         if all(point.reached for point in found):
             hits = np.stack([r.trace().outcome(p.threshold)[0] for (r, _), p in zip(matched, found, strict=True)])
             theirs = np.stack([r.trace().correct[:, -1] for _, r in matched])
-            gain = Interval(*(100 * value for value in bootstrap_difference(hits, theirs)))
+            gain = Interval(*(100 * value for value in paired_difference(hits, theirs)))
         row["cost with exit"] = float(np.mean([point.cost for point in found])) / 1e6
         row["with early exit"] = 100 * float(np.mean([point.accuracy for point in found]))
         rows.append(row | {"gain": gain.estimate, "low": gain.low, "high": gain.high, "seeds": len(matched)})

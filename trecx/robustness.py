@@ -37,7 +37,7 @@ from trecx.errors import TrecxError
 from trecx.evaluate import Trace, confidence, expected_calibration_error, varied
 from trecx.records import Record, copy_files, load_weights, whole_folder
 from trecx.runs import run_of
-from trecx.stats import Interval, bootstrap_difference
+from trecx.stats import Interval, paired_difference
 from trecx.tables import chosen_thresholds
 from trecx.tasks import KWS
 from trecx.train import log_probs, to_input
@@ -464,11 +464,15 @@ def summary(records: Sequence[RobustnessRecord], clips: str = "all") -> pd.DataF
     return keys.join(tables.groupby("condition", sort=False)[numbers].mean()).reset_index()
 
 
-def gates(records: Sequence[RobustnessRecord], conditions: Sequence[str], thresholds: Sequence[float]) -> pd.DataFrame:
+def gates(
+    records: Sequence[RobustnessRecord], conditions: Sequence[str], thresholds: Sequence[float | None]
+) -> pd.DataFrame:
     """Would another threshold help? A row a threshold and condition, percent, mean over seeds.
 
-    Columns: threshold, condition, leaves early, right among these (NaN where no clip of any seed leaves), accuracy, and
-    final exit (all clips through it).
+    `thresholds`: the same for every seed; None stands for each network's own, from validation.
+
+    Columns: threshold, condition, leaves early, right among these (NaN where no clip of any seed leaves), accuracy,
+    cost (mean MFLOPs), and final exit (all clips through it).
     """
     rows = []
     for threshold in thresholds:
@@ -476,19 +480,41 @@ def gates(records: Sequence[RobustnessRecord], conditions: Sequence[str], thresh
             seeds = []
             for record in records:
                 trace = record.trace(condition)
-                right, _ = trace.outcome(threshold)
-                early = trace.leave(threshold) < len(trace.cost) - 1
+                used = record.manifest["threshold"] if threshold is None else threshold
+                right, cost = trace.outcome(used)
+                early = trace.leave(used) < len(trace.cost) - 1
                 share = right[early].mean() if early.any() else np.nan
-                seeds.append([early.mean(), share, right.mean(), trace.final_accuracy])
-            frame = 100 * pd.DataFrame(seeds, columns=["leaves early", "right among these", "accuracy", "final exit"])
-            rows.append({"threshold": threshold, "condition": condition} | frame.mean().to_dict())
+                seeds.append([early.mean(), share, right.mean(), cost.mean() / 1e8, trace.final_accuracy])
+            names = ["leaves early", "right among these", "accuracy", "cost", "final exit"]
+            mean = (100 * pd.DataFrame(seeds, columns=names)).mean().to_dict()
+            rows.append({"threshold": "its own" if threshold is None else f"{threshold:g}", "condition": condition})
+            rows[-1] |= mean
     return pd.DataFrame(rows)
+
+
+def silenced(records: Sequence[RobustnessRecord], condition: str) -> tuple[float, float]:
+    """How much of what goes wrong under a condition is a word taken for silence; percent, mean over seeds.
+
+    Returns:
+        The share of 'silence' among the wrong answers of clips that left early, and among all answers to clips that
+        hold a word (at the threshold). NaN where there is no such clip.
+    """
+    shares = []
+    for record in records:
+        k = record.manifest["conditions"].index(condition)
+        labels, taken, predicted = (record.outputs[name][k] for name in ("labels", "taken", "predicted"))
+        answers = predicted[np.arange(len(taken)), taken.astype(int)]
+        wrong = (taken < predicted.shape[1] - 1) & (answers != labels)
+        words = labels != SILENCE
+        shares.append([(answers[part] == SILENCE).mean() if part.any() else np.nan for part in (wrong, words)])
+    first, second = 100 * np.mean(shares, axis=0)
+    return float(first), float(second)
 
 
 def gain(ours: Sequence[RobustnessRecord], theirs: Sequence[RobustnessRecord]) -> pd.DataFrame:
     """Accuracy at the threshold minus that of other networks, in points, a row a condition; paired by seed and clip.
 
-    Columns: condition, ours and theirs (percent), difference, low, high (95 %, bootstrap over seeds and clips), seeds.
+    Columns: condition, ours and theirs (percent), difference, low, high (95 %, over seeds and clips), seeds.
 
     Raises:
         TrecxError: no seed in common, or other clips.
@@ -504,7 +530,7 @@ def gain(ours: Sequence[RobustnessRecord], theirs: Sequence[RobustnessRecord]) -
     rows = []
     for k, condition in enumerate(matched[0][0].manifest["conditions"]):
         a, b = first[:, k], second[:, k]
-        interval = Interval(*(100 * value for value in bootstrap_difference(a, b)))
+        interval = Interval(*(100 * value for value in paired_difference(a, b)))
         row = {"condition": condition, "ours": 100 * a.mean(), "theirs": 100 * b.mean()}
         rows.append(row | {"difference": interval.estimate, "low": interval.low, "high": interval.high})
         rows[-1]["seeds"] = len(matched)

@@ -40,10 +40,11 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, float(mean - half), float(mean + half))
 
 
-def mean_of_means(groups: Sequence[ArrayLike], level: float = 0.95) -> Interval:
+def mean_of_means(groups: Sequence[ArrayLike], level: float = 0.95, known: Sequence[float] = ()) -> Interval:
     """Mean of the means of independent groups (tasks) of per-seed values, all groups weighing the same.
 
-    The interval is Welch's: standard errors add in squares, degrees of freedom by Satterthwaite. No interval (NaN)
+    The interval is Welch's: standard errors add in squares, degrees of freedom by Satterthwaite. `known` are variances
+    of the groups' means that seeds do not show, such as those of the test set; they count as exact. No interval (NaN)
     where a group has fewer than three values or no group varies; all NaN if any value is NaN.
     """
     lines = [_line(group, "values") for group in groups]
@@ -53,8 +54,9 @@ def mean_of_means(groups: Sequence[ArrayLike], level: float = 0.95) -> Interval:
     errors = np.array([line.var(ddof=1) / len(line) for line in lines])  # squared standard errors
     if not errors.sum() > 0:
         return Interval(mean, np.nan, np.nan)
-    freedom = errors.sum() ** 2 / sum(e**2 / (len(line) - 1) for e, line in zip(errors, lines, strict=True))
-    half = float(stats.t.ppf((1 + _level(level)) / 2, freedom) * np.sqrt(errors.sum()) / len(lines))
+    total = errors.sum() + sum(known)
+    freedom = total**2 / sum(e**2 / (len(line) - 1) for e, line in zip(errors, lines, strict=True))
+    half = float(stats.t.ppf((1 + _level(level)) / 2, freedom) * np.sqrt(total) / len(lines))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -126,27 +128,34 @@ def bootstrap_points(
     return PointBootstrap(point, pd.DataFrame(fixed, columns=columns), pd.DataFrame(rechosen, columns=columns))
 
 
-def bootstrap_difference(
-    a: np.ndarray, b: np.ndarray, resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Mean of a - b over seeds and samples, with the percentile interval of a paired two-way bootstrap.
+def paired_difference(a: np.ndarray, b: np.ndarray, level: float = 0.95) -> Interval:
+    """Mean of a - b over seeds and samples, with an interval for other seeds and other samples together.
 
     a, b: (seeds, n), per-sample hits or costs of two methods, row by row the same seed and column by column the same
-    sample. All seeds share one test set, so seeds and samples are drawn independently of each other and crossed:
-    drawing new samples within each seed would take the sampling error of the test set for averaged out. Slightly
-    conservative. Raises TrecxError where the shapes differ or a value is NaN.
+    sample. All seeds share one test set, so seeds and samples are crossed random effects of a two-way table. Its three
+    mean squares give an unbiased variance of the grand mean, MS_seed + MS_sample - MS_rest over the number of cells
+    (not below that of seeds or samples alone), and Satterthwaite's degrees of freedom give Student's quantile
+    (Satterthwaite 1946). A bootstrap over two or three seeds would be too narrow. With one seed the interval is over
+    samples alone. Raises TrecxError where the shapes differ or a value is NaN.
     """
     a, b = np.atleast_2d(np.asarray(a, dtype=float)), np.atleast_2d(np.asarray(b, dtype=float))
-    if a.shape != b.shape or a.ndim != 2 or a.size == 0:
+    if a.shape != b.shape or a.ndim != 2 or a.shape[0] < 1 or a.shape[1] < 2:
         raise TrecxError(f"paired methods need two arrays of one shape (seeds, samples), not {a.shape} and {b.shape}")
-    rng, difference = _rng(resamples, seed), a - b
+    difference = a - b
     _complete(difference.ravel(), "differences")
     seeds, n = difference.shape
-    means = np.empty(resamples)
-    for r in range(resamples):
-        weights = np.bincount(rng.integers(n, size=n), minlength=n) / n
-        means[r] = (difference @ weights)[rng.integers(seeds, size=seeds)].mean()
-    return percentile_interval(means, float(difference.mean()), level)
+    mean, by_seed, by_sample = difference.mean(), difference.mean(1, keepdims=True), difference.mean(0, keepdims=True)
+    terms, freedom = [by_sample.var(ddof=1) / n], [n - 1]  # a mean square over the number of cells each
+    if seeds > 1:
+        rest = ((difference - by_seed - by_sample + mean) ** 2).sum() / ((seeds - 1) * (n - 1))
+        terms += [by_seed.var(ddof=1) / seeds, -rest / (seeds * n)]
+        freedom += [seeds - 1, (seeds - 1) * (n - 1)]
+    variance = max(sum(terms), *terms)
+    if not variance > 0:
+        return Interval(float(mean), float(mean), float(mean))
+    effective = variance**2 / sum(term**2 / k for term, k in zip(terms, freedom, strict=True))
+    half = stats.t.ppf((1 + _level(level)) / 2, max(effective, min(freedom))) * np.sqrt(variance)
+    return Interval(float(mean), float(mean - half), float(mean + half))
 
 
 def bootstrap_statistics(
@@ -157,9 +166,11 @@ def bootstrap_statistics(
     seed: int = 0,
     level: float = 0.95,
 ) -> list[Interval]:
-    """Differences of statistics of two methods, with the intervals of the bootstrap of `bootstrap_difference`.
+    """Differences of statistics of two methods, with the percentile intervals of a paired two-way bootstrap.
 
-    a, b: (seeds, n), paired as there. `statistics` takes such an array and gives one or more numbers, (k,).
+    a, b: (seeds, n), paired as in `paired_difference`; seeds and samples are drawn independently of each other and
+    crossed. With two or three seeds the intervals are too narrow. `statistics` takes such an array and gives one or
+    more numbers, (k,).
     """
     if a.shape != b.shape or a.ndim != 2 or a.size == 0:
         raise TrecxError(f"paired methods need two arrays of one shape (seeds, samples), not {a.shape} and {b.shape}")

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from trecx.evaluate import chosen_point, operating_points
 from trecx.paper import paper
 from trecx.records import Record
-from trecx.stats import Interval, bootstrap_difference, mean_interval
+from trecx.stats import Interval, mean_interval, paired_difference
 from trecx.zoo import Method, get_method
 
 # Method name, or a variant's such as 'trecx_concat, w = 0.3' -> records, one a seed.
@@ -43,12 +43,12 @@ def interval(values: Sequence[float], samples: int) -> tuple[float, float, float
 
 
 def pooled(records: Sequence[Record], k: int, split: str = "test") -> Interval:
-    """Accuracy of exit `k` in percent with its 95 % bootstrap interval over seeds and samples together.
+    """Accuracy of exit `k` in percent with its 95 % interval over seeds and samples together.
 
     All seeds share the samples, so more seeds do not average the chance of a small test set away.
     """
     hits = np.stack([record.trace(split).correct[:, k] for record in records])
-    return Interval(*(100 * value for value in bootstrap_difference(hits, np.zeros_like(hits))))
+    return Interval(*(100 * value for value in paired_difference(hits, np.zeros_like(hits))))
 
 
 def standalone(
