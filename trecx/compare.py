@@ -215,11 +215,12 @@ def against_static(
     The threshold is the highest at which the early-exit network costs no more than the smaller one on validation.
     Columns: network, its cost (millions), its accuracy, cost and accuracy of the early-exit network on test (NaN if it
     cannot be that cheap), gain in points with its 95 % interval (over seeds and samples; of one
-    seed over samples alone), seeds.
+    seed over samples alone), seeds. The dearest network first.
     """
     rows = []
-    for label, small in static.items():
-        cost = small[0].manifest["cost"][unit][-1]
+    costs = {label: small[0].manifest["cost"][unit][-1] for label, small in static.items()}
+    for label, cost in sorted(costs.items(), key=lambda item: -item[1]):
+        small = static[label]
         matched = pairs(records, small)
         found = [point_at_cost(r.trace("val", unit=unit), r.trace("test", unit=unit), cost) for r, _ in matched]
         row = {"network": label, "cost": cost / 1e6}
