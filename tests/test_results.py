@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trecx import cli, paths, results, tables
+from trecx.claims import CONCAT_ALIKE
 from trecx.compare import difference
 from trecx.errors import TrecxError
 from trecx.experiments import Published, published
@@ -17,6 +18,11 @@ from trecx.runs import settings
 @pytest.fixture(scope="module")
 def cifar10() -> Published:
     return published("cifar10")
+
+
+@pytest.fixture(scope="module")
+def speech() -> Published:
+    return published("speech_commands")
 
 
 def test_standalone_is_the_mean_over_seeds(cifar10: Published) -> None:
@@ -137,6 +143,28 @@ def test_what_the_page_says_in_bold_is_in_the_records(cifar10: Published) -> Non
     assert small.manifest["cost"]["flops"][-1] < early
     assert small.accuracies()[-1] > max(r.accuracies()[0] for r in groups["trecx_ev"])
     assert difference(groups["trecx_ev"], groups["sdn"]).estimate < 0  # SDN keeps up
+
+
+def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: Published) -> None:
+    groups = speech.groups
+    for ours, theirs in (("trecx_ev", "trecx_no_ev"), ("trecx_ev", "trecx_no_transfer"), ("trecx_ev", CONCAT_ALIKE)):
+        final = difference(groups[ours], groups[theirs])  # nothing makes a measurable difference
+        assert final.low < 0 < final.high
+    early = difference(groups["trecx_ev"], groups["trecx_no_ev"], 0)
+    assert early.low < 0 < early.high
+    against = difference(groups["trecx_ev"], groups["baseline"])  # costs the final exit nothing, gives it nothing
+    assert against.low < 0 < against.high
+    assert difference(groups["baseline_ee"], groups["trecx_ev"], 0).low > 0  # the loss weight shows more
+    assert difference(groups["trecx_concat"], groups[CONCAT_ALIKE], 0).low > 0
+    smaller = results.static(speech).set_index("network")  # most of the network is not needed
+    assert smaller.loc["width 0.75", "high"] < 0
+    assert (smaller.loc[["width 0.875", "width 0.8125"], "low"] < 0).all()
+    (early_path,) = {r.manifest["cost"]["flops"][0] for r in groups["trecx_ev"]}
+    for record in speech.static["width 0.5"]:
+        assert record.manifest["cost"]["flops"][-1] < early_path
+        assert record.accuracies()[-1] > np.mean([r.accuracies()[0] for r in groups["trecx_ev"]])
+    for name in ("branchynet", "branchynet_fair"):  # costs more than it can save
+        assert groups[name][0].manifest["cost"]["flops"][0] > groups["baseline"][0].manifest["cost"]["flops"][-1]
 
 
 def test_narrower_networks_are_compared_at_equal_cost(cifar10: Published) -> None:
