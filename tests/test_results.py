@@ -152,11 +152,16 @@ def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: P
         assert final.low < 0 < final.high
     early = difference(groups["trecx_ev"], groups["trecx_no_ev"], 0)
     assert early.low < 0 < early.high
-    against = difference(groups["trecx_ev"], groups["baseline"])  # costs the final exit nothing, gives it nothing
+    against = difference(groups["trecx_ev"], groups["baseline"])  # neither costs the final exit anything nor gives it
     assert against.low < 0 < against.high
     assert difference(groups["baseline_ee"], groups["trecx_ev"], 0).low > 0  # the loss weight shows more
     assert difference(groups["trecx_concat"], groups[CONCAT_ALIKE], 0).low > 0
-    smaller = results.static(speech).set_index("network")  # most of the network is not needed
+    places = speech.places["trecx_ev"]  # the exit belongs after block 1
+    moved = difference(places["block1"], places["block2"])
+    assert moved.low < 0 < moved.high
+    more = results.placement_savings(speech).set_index(["method", "exit after", "minus"])
+    assert more.loc[("T-RecX", "block1", "block2"), "low"] > 0
+    smaller = results.static(speech).set_index("network")  # the better bargain
     assert smaller.loc["width 0.75", "high"] < 0
     assert (smaller.loc[["width 0.875", "width 0.8125"], "low"] < 0).all()
     (early_path,) = {r.manifest["cost"]["flops"][0] for r in groups["trecx_ev"]}
