@@ -110,6 +110,14 @@ def test_provenance_counts_trainings_and_hours(sweep: list[Run]) -> None:
     assert note == "32 trainings, 5.3 hours of one processor core together (a processor)."
 
 
+def test_provenance_says_which_trainings_went_without_bfloat16(sweep: list[Run]) -> None:
+    records = experiments.published("toy").records
+    for record in records[:3]:
+        record.manifest["arithmetic"] = "float32"  # asked for: bfloat16
+    _, note = experiments.provenance_of(records)
+    assert note.endswith("(a processor). 3 of them in float32, on a processor without bfloat16.")
+
+
 def test_recipes_are_told_apart(sweep: list[Run]) -> None:
     found = experiments.published("toy")
     usual, other = experiments.recipes(found.records).items()

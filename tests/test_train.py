@@ -11,11 +11,23 @@ import torch.nn.functional as F
 from torch import nn
 
 from trecx.augment import AUGMENTATIONS, affine, colour, crop, flip, mixup, resized_crop, shift_rows
+from trecx.environment import arithmetic
 from trecx.errors import TrecxError
 from trecx.losses import early_weights, exit_losses, joint_loss
 from trecx.recipes import RECIPES, Recipe, get_recipe, learning_rate
 from trecx.runs import Run
-from trecx.train import Average, Progress, batches, log_probs, make_batch, make_optimizer, resize, soften, train
+from trecx.train import (
+    Average,
+    Progress,
+    autocast,
+    batches,
+    log_probs,
+    make_batch,
+    make_optimizer,
+    resize,
+    soften,
+    train,
+)
 from trecx.zoo import METHODS, build
 
 Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -40,6 +52,24 @@ def fit(
     network = build("kws", method)
     options |= {"seed": seed, "shares": (0.5,) * (network.num_exits - 1), "state": state}
     return network, train(network, METHODS[method], recipe, "kws", tiny(), **options)
+
+
+# ---- arithmetic
+
+
+@pytest.mark.parametrize(
+    ("has", "asked", "used"),
+    [("avx2", "bfloat16", "float32"), ("avx512_bf16", "bfloat16", "bfloat16"), ("avx512_bf16", "float32", "float32")],
+)
+def test_bfloat16_is_used_only_where_the_processor_has_it(
+    has: str, asked: str, used: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emulated, a training step takes four to seven times as long as in float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False, has: True})
+    with autocast(torch.device("cpu"), asked):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == getattr(torch, used)
+    assert arithmetic(torch.device("cpu"), asked) == used
 
 
 # ---- losses

@@ -27,6 +27,19 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return {"device": device.type, "model": kind, "cores": os.cpu_count(), "threads": torch.get_num_threads()}
 
 
+def arithmetic(device: torch.device, asked: str) -> str:
+    """The number format that a training asked to use `asked` really uses on `device`: float32 or bfloat16.
+
+    A processor without instructions for bfloat16 emulates it, at several times the cost of float32.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = torch.cpu.get_capabilities()
+        native = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last is ARM's
+    return asked if native else "float32"
+
+
 def keep_freed_memory() -> None:
     """Let this process use memory again that it freed, where the C library is glibc; elsewhere nothing happens.
 

@@ -216,9 +216,13 @@ def provenance_of(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]
         for r in records
     ]
     hours = sum(record.manifest["seconds"] for record in records) / 3600
-    machine = records[0].manifest["hardware"]["model"]
+    machines = ", ".join(sorted({record.manifest["hardware"]["model"] for record in records}))
     count = f"{len(records)} training{'s' * (len(records) > 1)}"
-    return rows, f"{count}, {hours:.1f} hours of one processor core together ({machine})."
+    # Older records do not say it: their processor had what the recipe asks for.
+    asked = [record.manifest["recipe"]["precision"] for record in records]
+    other = sum(r.manifest.get("arithmetic", wanted) != wanted for r, wanted in zip(records, asked, strict=True))
+    apart = f" {other} of them in float32, on a processor without bfloat16." if other else ""
+    return rows, f"{count}, {hours:.1f} hours of one processor core together ({machines}).{apart}"
 
 
 def recipe_text(record: Record) -> str:
@@ -241,10 +245,11 @@ def recipe_text(record: Record) -> str:
     average = f", averaged weights (decay {recipe['ema']:g} a step)" if recipe.get("ema") else ""
     teacher = f", {recipe['teacher']:g} of each target from the starting network" if recipe.get("teacher") else ""
     exits = f" ({recipe['head_rate']:g} times that for early exits)" if recipe.get("head_rate", 1) != 1 else ""
+    precision = recipe["precision"] + (" where the processor has it" if recipe["precision"] == "bfloat16" else "")
     return (
         f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
         f"{recipe['rate']:g}{exits}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
-        f"{', '.join(augment) or 'no augmentation'}{clip}{average}{teacher}{transfer}, {recipe['precision']}"
+        f"{', '.join(augment) or 'no augmentation'}{clip}{average}{teacher}{transfer}, {precision}"
     )
 
 

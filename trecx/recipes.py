@@ -31,7 +31,7 @@ class Recipe:
     restart: tuple[float, ...] = ()  # shares of the epochs at which the optimiser forgets its state
     clip: float = 0.0  # largest norm of the gradient; 0: not clipped
     bn_momentum: float = 0.01  # of the running statistics; short runs need a shorter memory
-    precision: str = "float32"  # or bfloat16, where the processor gains
+    precision: str = "float32"  # or bfloat16, where the processor is made for it, see trecx.environment
     ema: float = 0.0  # decay a step of the moving average that is validated and kept; 0: the weights themselves
     mixup: float = 0.0  # strength of the blending of image pairs, see trecx.augment; 0: none
     head_rate: float = 1.0  # factor on the rate of the early exits, which start fresh where the rest is trained
@@ -81,7 +81,7 @@ PAPER = {
     ),
 }
 
-# bfloat16 makes a training step 15 to 40 % shorter on a processor that has it (depthwise layers stay in float32).
+# bfloat16 makes a training step 15 to 40 % shorter on a processor made for it (depthwise layers stay in float32).
 FAST = {
     "ic": Recipe(
         name="fast",

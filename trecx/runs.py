@@ -18,7 +18,7 @@ import torch
 from trecx import data as datasets
 from trecx import paths, start
 from trecx.cost import Cost, measure
-from trecx.environment import hardware, keep_freed_memory, versions
+from trecx.environment import arithmetic, hardware, keep_freed_memory, versions
 from trecx.errors import TrecxError
 from trecx.losses import early_weights
 from trecx.network import EarlyExitNetwork
@@ -214,6 +214,7 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "hardware": hardware(device),
+        "arithmetic": arithmetic(device, recipe.precision),
     }
     with whole_folder(target) as folder:
         write(folder, manifest, pd.DataFrame(progress.rows), predictions)

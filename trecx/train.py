@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from trecx.augment import AUGMENTATIONS, mixup
+from trecx.environment import arithmetic
 from trecx.errors import TrecxError
 from trecx.losses import early_weights, exit_losses, joint_loss
 from trecx.network import EarlyExitNetwork
@@ -293,8 +294,9 @@ def make_optimizer(network: EarlyExitNetwork, recipe: Recipe) -> torch.optim.Opt
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bfloat16 arithmetic where the recipe asks for it."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    """bfloat16 arithmetic where the recipe asks for it and the device is made for it."""
+    low = arithmetic(device, precision) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16) if low else nullcontext()
 
 
 @torch.no_grad()
