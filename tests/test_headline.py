@@ -67,9 +67,7 @@ def test_headline_is_the_mean_over_tasks(found: dict[str, Published]) -> None:
 
 def test_a_miss_saves_nothing_or_leaves_no_mean(found: dict[str, Published], monkeypatch: pytest.MonkeyPatch) -> None:
     by_task = {"ic": np.array([10.0, np.nan, 20.0]), "kws": np.full(3, 40.0), "vww": np.full(3, 20.0)}
-    monkeypatch.setattr(
-        headline, "saved", lambda runs, task: dict.fromkeys((w[1:] for w in headline.WAYS), by_task[task])
-    )
+    monkeypatch.setattr(headline, "saved", lambda runs, task: dict.fromkeys(headline.WAYS.values(), by_task[task]))
     frame = headline.headline(found)
     assert np.isnan(frame.loc[0, ["ic", "mean"]].to_numpy(dtype=float)).all()
     assert frame.loc[1, ["ic", "kws", "vww", "mean"]].tolist() == pytest.approx([10, 40, 20, 70 / 3])

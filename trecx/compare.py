@@ -21,6 +21,8 @@ from trecx.stats import (
 )
 from trecx.tables import Group, chosen_thresholds, label_of, points
 
+TOO_FEW = {1: "one seed", 2: "two seeds"}  # to judge by
+
 
 def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, Record]]:
     """Records of the two methods with the same seed, which share split and data order.
@@ -42,7 +44,7 @@ def difference(a: Sequence[Record], b: Sequence[Record], exit_index: int = -1) -
     ours, theirs = (
         np.stack([record.trace().correct[:, exit_index] for record in side]) for side in zip(*pairs(a, b), strict=True)
     )
-    return Interval(*(100 * value for value in paired_difference(ours, theirs)))
+    return paired_difference(ours, theirs).in_points()
 
 
 def judge(intervals: Sequence[Interval]) -> str:
@@ -153,7 +155,7 @@ def _each_exit(a: Sequence[Record], b: Sequence[Record]) -> list[dict[str, Any]]
                 "seeds": len(matched),
                 "better": probability_of_improvement(ours, theirs).estimate,
                 "p": sign_flip_test(np.subtract(ours, theirs)),
-                "verdict": ("one seed", "two seeds")[len(matched) - 1] if len(matched) < 3 else _told(gain),
+                "verdict": TOO_FEW.get(len(matched)) or _told(gain),
             }
         )
     return rows
@@ -188,7 +190,7 @@ def settled(groups: Group, task: str) -> pd.DataFrame:
             if not np.isnan(thresholds).any():
                 used = np.stack([r.trace().outcome(t)[0] for (r, _), t in zip(matched, thresholds, strict=True)])
                 theirs = np.stack([r.trace().correct[:, -1] for _, r in matched])
-                lost = Interval(*(100 * value for value in paired_difference(used, theirs)))
+                lost = paired_difference(used, theirs).in_points()
                 rows.append(_fineness("C4", f"{name}, with its early exit at -1 point", -1.0, lost, matched))
     return pd.DataFrame(rows)
 
@@ -214,8 +216,8 @@ def against_static(
 
     The threshold is the highest at which the early-exit network costs no more than the smaller one on validation.
     Columns: network, its cost (millions), its accuracy, cost and accuracy of the early-exit network on test (NaN if it
-    cannot be that cheap), gain in points with its 95 % interval (over seeds and samples; of one
-    seed over samples alone), seeds. The dearest network first.
+    cannot be that cheap), gain in points with its 95 % interval (over seeds and samples; of one seed over samples
+    alone), seeds. The dearest network first.
     """
     rows = []
     costs = {label: small[0].manifest["cost"][unit][-1] for label, small in static.items()}
@@ -229,7 +231,7 @@ def against_static(
         if all(point.reached for point in found):
             hits = np.stack([r.trace().outcome(p.threshold)[0] for (r, _), p in zip(matched, found, strict=True)])
             theirs = np.stack([r.trace().correct[:, -1] for _, r in matched])
-            gain = Interval(*(100 * value for value in paired_difference(hits, theirs)))
+            gain = paired_difference(hits, theirs).in_points()
         row["cost with exit"] = float(np.mean([point.cost for point in found])) / 1e6
         row["with early exit"] = 100 * float(np.mean([point.accuracy for point in found]))
         rows.append(row | {"gain": gain.estimate, "low": gain.low, "high": gain.high, "seeds": len(matched)})

@@ -9,7 +9,7 @@ import pandas as pd
 from trecx import reference, results, tables
 from trecx.claims import Material, claims_table
 from trecx.errors import TrecxError
-from trecx.evaluate import chosen_point, paper_point
+from trecx.evaluate import operating_points
 from trecx.experiments import Published, published
 from trecx.paper import paper
 from trecx.records import Record
@@ -21,13 +21,13 @@ ALL = "all"  # the name of these results for `python -m trecx results`
 SWEEPS = {"ic": "cifar10", "kws": "speech_commands", "vww": "vww96_finetune"}
 WHY_NOT = {"C2": {"vww": "its accuracy comes with the weights that the runs start from"}}
 
-# Label, reference accuracy, how the threshold is chosen.
-WAYS = (
-    ("our baseline", "own baseline", "validation"),
-    ("our baseline", "own baseline", "paper"),
-    ("the paper's baseline", "paper's baseline", "paper"),
-    ("its own final exit", "own final exit", "validation"),
-)
+# Row of the table (below which reference, how the threshold is chosen) -> reference and protocol of `tables.points`.
+WAYS = {
+    ("our baseline", "chosen on validation"): ("own baseline", "validation"),
+    ("our baseline", "paper protocol"): ("own baseline", "paper"),
+    ("the paper's baseline", "paper protocol"): ("paper's baseline", "paper"),
+    ("its own final exit", "chosen on validation"): ("own final exit", "validation"),
+}
 
 Found = Mapping[str, Published]  # task -> its published runs
 
@@ -44,10 +44,10 @@ def saved(found: Published, task: str, method: str = "trecx_ev") -> dict[tuple[s
     """
     groups = found.methods
     if not (groups.get(method) and groups.get("baseline")):
-        return {way[1:]: np.empty(0) for way in WAYS}
+        return {way: np.empty(0) for way in WAYS.values()}
     frame = tables.points({method: groups[method]}, task, groups["baseline"], with_paper=True, drops=(1,))
     by_way = {way: rows["reduction"].to_numpy(dtype=float) for way, rows in frame.groupby(["reference", "protocol"])}
-    return {way[1:]: 100 * by_way[way[1:]] for way in WAYS}
+    return {way: 100 * by_way[way] for way in WAYS.values()}
 
 
 def redrawn(found: Published, task: str, resamples: int = 100, seed: int = 0) -> dict[tuple[str, str], np.ndarray]:
@@ -63,22 +63,18 @@ def redrawn(found: Published, task: str, resamples: int = 100, seed: int = 0) ->
     base = [np.stack([r.trace(split).correct[:, -1] for r in groups["baseline"]]) for split in ("val", "test")]
     cost = groups["baseline"][0].manifest["cost"]["flops"][-1]
     printed = paper()["table_1"][task]["baseline"]["accuracy"] / 100
-    rows: dict[tuple[str, str], list[list[float]]] = {way[1:]: [] for way in WAYS}
+    rows: dict[tuple[str, str], list[list[float]]] = {way: [] for way in WAYS.values()}
     for _ in range(resamples):
         draws = [rng.integers(hits.shape[1], size=(hits.shape[1],)) for hits in base]
-        own = [float(hits[:, draw].mean()) for hits, draw in zip(base, draws, strict=True)]
-        seeds = [[trace.take(draw) for trace, draw in zip(pair, draws, strict=True)] for pair in ours]
-        for (name, protocol), kept in rows.items():
-            points = []
-            for val, test in seeds:
-                final = [val.final_accuracy, test.final_accuracy]
-                asked = {"own baseline": own, "paper's baseline": [printed] * 2, "own final exit": final}
-                on_val, on_test = (accuracy - 0.01 for accuracy in asked[name])
-                if protocol == "paper":
-                    points.append(paper_point(test, on_test, cost).reduction)
-                else:
-                    points.append(chosen_point(val, test, on_val, on_test, cost).reduction)
-            kept.append([100 * value for value in points])
+        own = tuple(float(hits[:, draw].mean()) for hits, draw in zip(base, draws, strict=True))
+        references = {"own baseline": (own[0], own[1]), "paper's baseline": printed}
+        seeds = []
+        for pair in ours:
+            val, test = (trace.take(draw) for trace, draw in zip(pair, draws, strict=True))
+            frame = operating_points(test, cost, references, val=val, drops=(1,))
+            seeds.append(frame.set_index(["reference", "protocol"])["reduction"].astype(float))
+        for way, kept in rows.items():
+            kept.append([100 * saved[way] for saved in seeds])
     return {way: np.array(kept) for way, kept in rows.items()}
 
 
@@ -118,14 +114,12 @@ def headline(found: Found) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     ours = {task: saved(found[task], task) for task in SWEEPS}
     again = {task: redrawn(found[task], task) for task in SWEEPS}
-    for label, reference_name, protocol in WAYS:
-        by_task = {task: values[reference_name, protocol] for task, values in ours.items()}
-        other = {task: draws[reference_name, protocol] for task, draws in again.items() if draws}
-        how = "chosen on validation" if protocol == "validation" else "paper protocol"
+    for (label, how), way in WAYS.items():
+        by_task = {task: values[way] for task, values in ours.items()}
+        other = {task: draws[way] for task, draws in again.items() if draws}
         rows.append(_row(label, how, by_task, other))
-        if (label, protocol) == ("our baseline", "validation"):
-            how = "chosen on validation; a miss saves nothing"
-            rows.append(_row(label, how, _or_nothing(by_task), _or_nothing(other)))
+        if way == ("own baseline", "validation"):
+            rows.append(_row(label, f"{how}; a miss saves nothing", _or_nothing(by_task), _or_nothing(other)))
     released = {task: _released(task) for task in SWEEPS}
     rows.append(_row("the paper's baseline", "paper protocol, the authors' weights", released))
     printed = paper()["headline"]

@@ -37,7 +37,7 @@ from trecx.errors import TrecxError
 from trecx.evaluate import Trace, confidence, expected_calibration_error, varied
 from trecx.records import Record, copy_files, load_weights, whole_folder
 from trecx.runs import run_of
-from trecx.stats import Interval, paired_difference
+from trecx.stats import paired_difference
 from trecx.tables import chosen_thresholds
 from trecx.tasks import KWS
 from trecx.train import log_probs, to_input
@@ -530,7 +530,7 @@ def gain(ours: Sequence[RobustnessRecord], theirs: Sequence[RobustnessRecord]) -
     rows = []
     for k, condition in enumerate(matched[0][0].manifest["conditions"]):
         a, b = first[:, k], second[:, k]
-        interval = Interval(*(100 * value for value in paired_difference(a, b)))
+        interval = paired_difference(a, b).in_points()
         row = {"condition": condition, "ours": 100 * a.mean(), "theirs": 100 * b.mean()}
         rows.append(row | {"difference": interval.estimate, "low": interval.low, "high": interval.high})
         rows[-1]["seeds"] = len(matched)

@@ -25,6 +25,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def in_points(self) -> "Interval":
+        """The same of fractions, as percentage points."""
+        return Interval(*(100 * value for value in self))
+
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Mean of per-seed values with Student's t interval; all NaN if any is NaN.

@@ -48,7 +48,7 @@ def pooled(records: Sequence[Record], k: int, split: str = "test") -> Interval:
     All seeds share the samples, so more seeds do not average the chance of a small test set away.
     """
     hits = np.stack([record.trace(split).correct[:, k] for record in records])
-    return Interval(*(100 * value for value in paired_difference(hits, np.zeros_like(hits))))
+    return paired_difference(hits, np.zeros_like(hits)).in_points()
 
 
 def standalone(
