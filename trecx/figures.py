@@ -100,9 +100,9 @@ def benefit_curves(
     draw_curves(ax, groups, unit)
     if target is not None:
         ax.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
+    static_points(ax, static or {}, unit)
     if legend:
         ax.legend(loc="lower right")
-    static_points(ax, static or {}, unit)
     return figure
 
 
@@ -304,15 +304,32 @@ def robustness(groups: Mapping[str, Sequence[RobustnessRecord]]) -> Figure:
 
 
 def static_points(ax: Axes, groups: Mapping[str, Sequence[Record]], unit: str = "flops") -> None:
-    """Smaller networks without exits as open circles: the competitor that an early exit must beat."""
-    for label, records in groups.items():
-        cost = np.mean([r.manifest["cost"][unit][-1] / 1e6 for r in records])
-        accuracy = np.mean([100 * r.accuracies()[-1] for r in records])
-        ax.plot(cost, accuracy, marker="o", markerfacecolor="none", color="#000000")
-        text = ax.annotate(label, (cost, accuracy), (0, 5), textcoords="offset points", ha="center", fontsize=9)
+    """Smaller networks without exits as open circles: the competitor that an early exit must beat.
+
+    `groups`: what was changed (`width 0.75`, `resolution 64`) -> records. A name that would cover another is left out.
+    """
+    found = sorted(
+        (
+            np.mean([r.manifest["cost"][unit][-1] / 1e6 for r in records]),
+            np.mean([100 * r.accuracies()[-1] for r in records]),
+            label.replace("width ", "×").replace("resolution ", "") + " px" * label.startswith("resolution"),
+        )
+        for label, records in groups.items()
+    )
+    if not found:
+        return
+    costs, accuracies, _ = zip(*found, strict=True)
+    ax.plot(costs, accuracies, "o", markerfacecolor="none", color="#000000", label="Baseline, smaller")
+    ax.margins(x=0.1)  # room for the names
+    left, right = ax.get_xlim()
+    last = {5: -np.inf, -14: -np.inf}  # the last name's cost, above and below the circles (offset in points)
+    for cost, accuracy, name in found:
+        offset = next((y for y, x in last.items() if cost - x > 0.12 * (right - left)), None)
+        if offset is None:
+            continue
+        last[offset] = cost
+        text = ax.annotate(name, (cost, accuracy), (0, offset), textcoords="offset points", ha="center", fontsize=9)
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # readable on top of curves
-    if groups:
-        ax.margins(x=0.1)  # room for the labels
 
 
 def paper_points(ax: Axes, task: str) -> None:

@@ -228,7 +228,7 @@ class _Words(str):
 def glue(name: str, value: Any) -> None:
     """Store a number or a text under `name` for the book's pages; print it where the book's tools are missing."""
     if isinstance(value, str):
-        value = _Words(value)
+        value = _Words(re.sub(r"(?<=\d) (?=%|MFLOPs)", "\N{NO-BREAK SPACE}", value))  # a unit stays with its number
     if hasattr(value, "item"):
         value = value.item()  # a plain number: the repr of NumPy's own would end up in the page
     try:
