@@ -141,7 +141,7 @@ def test_nothing_of_the_papers_stands_beside_other_training_data(page: dict[str,
 
 def test_pooled_interval_does_not_shrink_with_seeds_alone(tmp_path: Path) -> None:
     """Seeds that answer alike leave the chance of the test samples: 1.96 times the deviation of a proportion."""
-    run = Run("vww", "baseline", "vww96", "long")
+    run = Run("vww", "baseline", "vww96", "scratch")
     same = [write_record(run, tmp_path / str(k), n=400) for k in range(5)]
     found = tables.pooled(same, -1)
     p = same[0].accuracies()[-1]
@@ -150,7 +150,7 @@ def test_pooled_interval_does_not_shrink_with_seeds_alone(tmp_path: Path) -> Non
 
 
 def test_confusion_counts_each_kind_of_mistake(tmp_path: Path) -> None:
-    record = write_record(Run("vww", "trecx_ev", "vww96", "long"), tmp_path, n=300)
+    record = write_record(Run("vww", "trecx_ev", "vww96", "scratch"), tmp_path, n=300)
     answers, truth = record.predictions["test_log_probs"].argmax(2), record.predictions["test_labels"]
     frame = tables.confusion([record], [0.7]).set_index("exit")
     final = frame.loc["final exit, all images"]
@@ -169,7 +169,7 @@ def test_what_can_be_settled_depends_on_the_width_of_the_interval_alone(tmp_path
         folder = tmp_path / str(samples)
         methods = ("baseline", "trecx_ev", "trecx_no_ev")
         return {
-            m: [write_record(Run("vww", m, "vww96", "long", seed=s), folder, n=samples) for s in (0, 1)]
+            m: [write_record(Run("vww", m, "vww96", "scratch", seed=s), folder, n=samples) for s in (0, 1)]
             for m in methods
         }
 
@@ -183,7 +183,7 @@ def test_what_can_be_settled_depends_on_the_width_of_the_interval_alone(tmp_path
 
 def test_claims_carried_over_and_claims_that_cannot_be_settled(tmp_path: Path) -> None:
     methods = ("baseline", "trecx_ev", "trecx_no_ev", "branchynet", "sdn_fair")
-    group = {m: [write_record(Run("vww", m, "vww96", "long"), tmp_path)] for m in methods}
+    group = {m: [write_record(Run("vww", m, "vww96", "scratch"), tmp_path)] for m in methods}
     plain = claims_table(Material({"vww": group})).set_index("claim")
     assert "C9" not in plain.index
     asked = claims_table(Material({"vww": group}, carried_over=True, reasons={"C2": {"vww": "too few images"}}))

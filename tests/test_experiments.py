@@ -137,6 +137,14 @@ def test_recipes_are_told_apart(sweep: list[Run]) -> None:
     assert "no augmentation" in paper
 
 
+def test_recipe_text_says_what_a_recipe_leaves_out_and_adds(folders: Path) -> None:
+    text = experiments.recipe_text(write_record(Run("vww", "baseline", "vww96", "scratch"), folders))
+    assert text.startswith(
+        "30 epochs of one-cycle Adam, batch 32, rate 0.008, no weight decay, resized crop of at least "
+    )
+    assert "averaged weights (decay 0.999 a step)" in text
+
+
 def test_the_project_s_sweeps_have_distinct_runs_in_known_groups() -> None:
     runs = load(paths.SWEEPS / "speech_commands.yaml")
     assert len({run.name for run in runs}) == len(runs) == 94

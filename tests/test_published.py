@@ -80,7 +80,7 @@ def test_nothing_published_is_refused_or_empty(folders: Path) -> None:
 def test_the_two_settings_of_visual_wake_words_are_never_mixed() -> None:
     trained, fresh = (sweep.load(paths.SWEEPS / f"vww96_{name}.yaml") for name in ("finetune", "scratch"))
     assert {(run.start, run.recipe) for run in trained} == {("mlperf_tiny", "finetune")}
-    assert {(run.start, run.recipe) for run in fresh} == {("", "long")}
+    assert {(run.start, run.recipe) for run in fresh} == {("", "scratch")}
     for runs, seeds in ((trained, 5), (fresh, 3)):
         assert {run.data for run in runs} == {"vww96"}
         plain = [r for r in runs if r.w_early is None and not (r.taps or r.frozen or r.resolution or r.width != 1)]

@@ -147,7 +147,7 @@ def test_recipes_of_old_average_and_blend_nothing() -> None:
     for name in ("paper", "fast", "quick"):
         for recipe in RECIPES[name].values():
             assert (recipe.ema, recipe.mixup, recipe.head_rate, recipe.teacher) == (0, 0, 1, 0)
-    assert RECIPES["finetune"].keys() == RECIPES["long"].keys() == {"vww"}
+    assert RECIPES["finetune"].keys() == RECIPES["scratch"].keys() == {"vww"}
 
 
 # ---- batches

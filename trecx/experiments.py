@@ -240,6 +240,7 @@ def recipe_text(record: Record) -> str:
     }
     augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
     augment += [f"mixup {recipe['mixup']:g}"] if recipe.get("mixup") else []
+    shrinks = f"weight decay {recipe['weight_decay']:g} on convolution kernels"
     clip = f", gradients clipped at {recipe['clip']:g}" if recipe.get("clip") else ""
     transfer = f", weights copied in the first {recipe['transfer']:.0%} of the epochs" if recipe["transfer"] < 1 else ""
     average = f", averaged weights (decay {recipe['ema']:g} a step)" if recipe.get("ema") else ""
@@ -248,7 +249,7 @@ def recipe_text(record: Record) -> str:
     precision = recipe["precision"] + (" where the processor has it" if recipe["precision"] == "bfloat16" else "")
     return (
         f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
-        f"{recipe['rate']:g}{exits}, weight decay {recipe['weight_decay']:g} on convolution kernels, "
+        f"{recipe['rate']:g}{exits}, {shrinks if recipe['weight_decay'] else 'no weight decay'}, "
         f"{', '.join(augment) or 'no augmentation'}{clip}{average}{teacher}{transfer}, {precision}"
     )
 

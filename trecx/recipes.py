@@ -2,7 +2,7 @@
 
 `paper` is the authors' own (their Keras code, where it and the paper differ). `fast` reaches the same
 accuracy in a tenth of the epochs: one-cycle SGD. `quick` is `fast` cut to the seconds a book build has. Two more are
-for visual wake words with few images: `long` from scratch, `finetune` from trained weights.
+for visual wake words with few images: `scratch` from random weights, `finetune` from trained ones.
 """
 
 from dataclasses import dataclass, replace
@@ -130,16 +130,18 @@ QUICK = {
     "vww": replace(FAST["vww"], name="quick", epochs=5, augment=(("crop", (6,)), _FLIP)),
 }
 
-# From scratch on a few thousand images: many passes, each over other cut-outs in other colours, and averaged weights.
-LONG = {
+# From scratch on a few thousand images: each pass over other cut-outs in other colours, and averaged weights. The rate
+# is high and the distortion mild because this small network, with so few steps, fits its training images too little
+# rather than too much. The best of ten trials of the baseline on validation, one seed each.
+SCRATCH = {
     "vww": replace(
         FAST["vww"],
-        name="long",
-        epochs=100,
-        batch=64,
-        rate=0.1,
-        weight_decay=5e-4,
-        augment=(("resized_crop", (0.4, 1.33)), ("affine", (10.0, 0.0, 0.0)), _FLIP, ("colour", (0.3, 0.3, 0.3))),
+        name="scratch",
+        epochs=30,
+        optimizer="adam",
+        rate=8e-3,
+        weight_decay=0.0,
+        augment=(("resized_crop", (0.6, 1.33)), _FLIP, ("colour", (0.2, 0.2, 0.2))),
         ema=0.999,
     ),
 }
@@ -160,7 +162,7 @@ FINETUNE = {
     ),
 }
 
-RECIPES = {"paper": PAPER, "fast": FAST, "quick": QUICK, "long": LONG, "finetune": FINETUNE}
+RECIPES = {"paper": PAPER, "fast": FAST, "quick": QUICK, "scratch": SCRATCH, "finetune": FINETUNE}
 
 
 def get_recipe(name: str, task: str, epochs: int | None = None) -> Recipe:
