@@ -169,7 +169,7 @@ def test_what_can_be_settled_depends_on_the_width_of_the_interval_alone(tmp_path
         folder = tmp_path / str(samples)
         methods = ("baseline", "trecx_ev", "trecx_no_ev")
         return {
-            m: [write_record(Run("vww", m, "vww96", "scratch", seed=s), folder, n=samples) for s in (0, 1)]
+            m: [write_record(Run("vww", m, "vww96", "scratch", seed=s), folder, n=samples) for s in range(5)]
             for m in methods
         }
 

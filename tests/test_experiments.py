@@ -137,8 +137,8 @@ def test_recipes_are_told_apart(sweep: list[Run]) -> None:
     assert "no augmentation" in paper
 
 
-def test_recipe_text_says_what_a_recipe_leaves_out_and_adds(folders: Path) -> None:
-    text = experiments.recipe_text(write_record(Run("vww", "baseline", "vww96", "scratch"), folders))
+def test_recipe_text_says_what_a_recipe_leaves_out_and_adds(tmp_path: Path) -> None:
+    text = experiments.recipe_text(write_record(Run("vww", "baseline", "vww96", "scratch"), tmp_path))
     assert text.startswith(
         "30 epochs of one-cycle Adam, batch 32, rate 0.008, no weight decay, resized crop of at least "
     )
