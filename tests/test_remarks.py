@@ -40,12 +40,17 @@ def test_effects_and_accuracies_are_those_of_the_records(found: Published) -> No
     assert remarks.accuracy(found.methods, "trecx_ev") == f"{np.mean(ours):.2f} %"
     text = remarks.effect(found.methods, "trecx_ev", "baseline")
     assert text.startswith(f"{np.mean(ours) - np.mean(theirs):+.2f} [+")  # ten points over 800 samples are certain
+    first = np.mean([100 * r.accuracies()[0] for r in found.methods["trecx_ev"]])
+    text = remarks.effect(found.methods, "trecx_ev", "baseline", 0, against=-1)
+    assert text.startswith(f"{first - np.mean(theirs):+.2f} [")
     assert remarks.ahead(found.methods, "trecx_ev") == "100%"  # of itself
 
 
 def test_costs_are_of_the_exit_and_unit_asked_for(found: Published) -> None:
     exits = found.methods["trecx_ev"][0].manifest["cost"]
     assert remarks.cost(found.methods, "trecx_ev") == f"{exits['flops'][0] / 1e6:.2f} MFLOPs" == "3.13 MFLOPs"
+    whole = found.methods["baseline"][0].manifest["cost"]["flops"][-1]
+    assert remarks.cheaper(found.methods, "trecx_ev", "baseline") == f"{100 - 100 * exits['flops'][0] / whole:.1f} %"
     assert remarks.cost(found.methods, "trecx_ev", -1, "macs") == f"{exits['macs'][1] / 1e6:.2f} million MACs"
 
 
@@ -62,6 +67,9 @@ def test_a_saving_needs_every_seed() -> None:
     rival = pd.DataFrame([row | {"method": "rival", "seed": 1, "reduction": 0.1}])
     assert remarks.saves(pd.concat([points, rival]), "m", like="rival") == "30.0 %"
     assert remarks.saves(points, "m", "paper") == NOT_YET
+    assert remarks.saves(points, "m", reference="own final exit") == NOT_YET
+    other = pd.DataFrame([row | {"reference": "own final exit", "seed": 0, "reduction": 0.2}])
+    assert remarks.saves(pd.concat([points, other]), "m", reference="own final exit") == "20.0 %"
     assert remarks.saves(points.assign(reached=[True, False]), "m") == "not in every training"
 
 
@@ -73,3 +81,4 @@ def test_what_has_no_record_is_not_yet_known() -> None:
     assert remarks.at_cost_of(none, "width 0.75") == NOT_YET
     assert remarks.ahead({}, "sdn") == NOT_YET
     assert remarks.cost({}, "sdn") == NOT_YET
+    assert remarks.cheaper({}, "sdn", "baseline") == NOT_YET

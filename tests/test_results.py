@@ -25,6 +25,11 @@ def speech() -> Published:
     return published("speech_commands")
 
 
+@pytest.fixture(scope="module")
+def trained() -> Published:
+    return published("vww96_finetune")
+
+
 def test_standalone_is_the_mean_over_seeds(cifar10: Published) -> None:
     frame = results.standalone(cifar10)
     for name, records in cifar10.methods.items():
@@ -176,6 +181,36 @@ def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: P
     assert (~sdn.loc["validation", "reached"].astype(bool)).sum() == 1
     for name in ("branchynet", "branchynet_fair"):  # costs more than it can save
         assert groups[name][0].manifest["cost"]["flops"][0] > groups["baseline"][0].manifest["cost"]["flops"][-1]
+
+
+def test_what_the_visual_wake_words_page_says_in_bold_of_trained_weights(trained: Published) -> None:
+    groups, layers = trained.groups, trained.places["trecx_ev"]
+    for ours, theirs in (("trecx_ev", "baseline"), ("trecx_ev", "trecx_no_ev"), ("trecx_ev", "trecx_no_transfer")):
+        final = difference(groups[ours], groups[theirs])  # does not mind the exit; adds nothing
+        assert final.low < 0 < final.high
+    assert difference(groups["trecx_ev"], groups["trecx_no_ev"]).high < 2.9  # the paper's is outside
+    dearest, strided, pooled = (
+        groups[name][0].manifest["cost"]["flops"][0] for name in ("trecx_ev", "trecx_stride_first", "baseline_ee")
+    )
+    assert dearest > strided > pooled
+    for other in ("trecx_stride_first", "baseline_ee"):
+        early = difference(groups[other], groups["trecx_ev"], 0)
+        assert early.low < 0 < early.high
+    points = results.points(trained).set_index(["reference", "drop", "protocol", "method"])["reduction"].astype(float)
+    own, final = (points.loc[name, 1, "validation"] for name in ("own baseline", "own final exit"))
+    assert own["baseline_ee"].isna().sum() == 1  # misses in one training
+    assert 1.7 < own["sdn_fair"].mean() / own["trecx_ev"].mean() < 2  # nearly twice as much
+    assert final["trecx_ev"].mean() < final[["baseline_ee", "trecx_stride_first"]].groupby(level=0).mean().min()
+    third = difference(groups["sdn_fair"], groups["baseline"], 2, against=-1)
+    assert third.low < 0 < third.high
+    assert difference(layers["layer7"], layers["layer4"], 0).low > 0  # may belong further back
+    more = results.placement_savings(trained).set_index(["exit after", "minus"]).loc[("layer4", "layer7")]
+    assert more["low"] < 0 < more["high"]
+    for record in trained.static["resolution 64"]:  # fewer pixels beat the early exit alone
+        assert record.manifest["cost"]["flops"][-1] < dearest
+        assert record.accuracies()[-1] > np.mean([r.accuracies()[0] for r in groups["trecx_ev"]])
+    fewer = results.static(trained).set_index("network").loc["resolution 80"]
+    assert fewer["low"] < 0 < fewer["high"]
 
 
 def test_narrower_networks_are_compared_at_equal_cost(cifar10: Published) -> None:

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--task", required=True, help=", ".join(TASKS))
     command.add_argument("--method", required=True, help=", ".join(METHODS))
     command.add_argument("--data", default="", help="prepared data set; the task's quick stand-in by default")
-    command.add_argument("--recipe", default="quick", help="quick (default), fast, paper, long or finetune")
+    command.add_argument("--recipe", default="quick", help="quick (default), fast, paper, scratch or finetune")
     command.add_argument("--seed", type=int, default=0, help="0 by default")
     command.add_argument("--epochs", type=int, help="instead of the recipe's; schedules stretch")
     command.add_argument("--w-early", type=float, help="loss weight of the early exits, instead of the method's")

@@ -39,10 +39,17 @@ def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, Record
     return found
 
 
-def difference(a: Sequence[Record], b: Sequence[Record], exit_index: int = -1) -> Interval:
-    """Accuracy of `a` minus that of `b` at one exit, in points, with its 95 % interval over seeds and samples."""
+def difference(
+    a: Sequence[Record], b: Sequence[Record], exit_index: int = -1, against: int | None = None
+) -> Interval:
+    """Accuracy of `a` minus that of `b` at one exit, in points, with its 95 % interval over seeds and samples.
+
+    `against` is the exit of `b`, the same as that of `a` unless told.
+    """
+    exits = (exit_index, exit_index if against is None else against)
     ours, theirs = (
-        np.stack([record.trace().correct[:, exit_index] for record in side]) for side in zip(*pairs(a, b), strict=True)
+        np.stack([record.trace().correct[:, k] for record in side])
+        for k, side in zip(exits, zip(*pairs(a, b), strict=True), strict=True)
     )
     return paired_difference(ours, theirs).in_points()
 

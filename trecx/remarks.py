@@ -15,11 +15,14 @@ from trecx.tables import Group, cost_unit
 NOT_YET = "not published yet"
 
 
-def effect(groups: Group, first: str, second: str, exit_index: int = -1) -> str:
-    """Test accuracy of one method minus another's at one exit, in points: `+0.12 [-0.30, +0.54]`."""
+def effect(groups: Group, first: str, second: str, exit_index: int = -1, against: int | None = None) -> str:
+    """Test accuracy of one method minus another's at one exit, in points: `+0.12 [-0.30, +0.54]`.
+
+    `against` is the exit of the second method, the same as that of the first unless told.
+    """
     if not (groups.get(first) and groups.get(second)):
         return NOT_YET
-    return shown(difference(groups[first], groups[second], exit_index))
+    return shown(difference(groups[first], groups[second], exit_index, against))
 
 
 def accuracy(groups: Group, method: str, exit_index: int = -1) -> str:
@@ -36,18 +39,33 @@ def cost(groups: Group, method: str, exit_index: int = 0, unit: str = "flops") -
     return f"{groups[method][0].manifest['cost'][unit][exit_index] / 1e6:.2f} {cost_unit(unit)}"
 
 
-def saves(points: pd.DataFrame, method: str, protocol: str = "validation", like: str = "") -> str:
-    """What a method saves one point below our own baseline: `41.0 %`.
+def cheaper(groups: Group, method: str, than: str, exit_index: int = 0, unit: str = "flops") -> str:
+    """How much less leaving one method at one exit costs than the whole of another: `27.9 %`."""
+    if not (groups.get(method) and groups.get(than)):
+        return NOT_YET
+    ours, theirs = (groups[name][0].manifest["cost"][unit] for name in (method, than))
+    return f"{100 * (1 - ours[exit_index] / theirs[-1]):.1f} %"
+
+
+def saves(
+    points: pd.DataFrame,
+    method: str,
+    protocol: str = "validation",
+    like: str = "",
+    reference: str = "own baseline",
+) -> str:
+    """What a method saves one point below a reference, our own baseline unless told: `41.0 %`.
 
     Args:
         points: of every method and seed, as `trecx.tables.points`; may be empty.
         method: a name in its column `method`.
         protocol: how the threshold is chosen, `validation` or `paper`.
         like: only the seeds that this other method has too.
+        reference: a name in the column `reference`, such as `own final exit`.
     """
     if points.empty:
         return NOT_YET
-    at = points[(points["drop"] == 1) & (points["reference"] == "own baseline") & (points["protocol"] == protocol)]
+    at = points[(points["drop"] == 1) & (points["reference"] == reference) & (points["protocol"] == protocol)]
     seeds = at.loc[at["method"] == (like or method), "seed"]
     at = at[(at["method"] == method) & at["seed"].isin(seeds)]
     if at.empty:
