@@ -35,6 +35,7 @@ TABLES = {
     "runs",
     "standalone",
     "frozen",
+    "frozen-savings",
     "settled",
     "table-1",
     "savings",
@@ -117,6 +118,7 @@ def test_a_chapter_with_all_runs_shows_every_table(page: dict[str, Any]) -> None
     assert claims.loc["C2", "verdict"] == "not testable here"  # the accuracy comes with the weights
     assert "vww BranchyNet (published)" in claims.loc["C9", "evidence"]  # the paper has none for MobileNet
     assert "paper" not in page["tables"]["finetune-frozen"]
+    assert set(page["tables"]["finetune-frozen-savings"]["drop"]) == {1, 2, 3}
 
 
 def test_a_chapter_with_some_runs_shows_what_they_allow(page: dict[str, Any]) -> None:
@@ -126,6 +128,18 @@ def test_a_chapter_with_some_runs_shows_what_they_allow(page: dict[str, Any]) ->
     assert any("run of Baseline." in sentence for sentence in page["said"])
     assert page["glued"]["scratch-baseline"] == NOT_YET
     assert page["glued"]["scratch-final"].endswith(" %")
+
+
+def test_a_chapter_names_the_networks_in_other_arithmetic(page: dict[str, Any]) -> None:
+    publish("finetune", lambda run: run.method in ("baseline", "trecx_ev") and run.seed == 0)
+    shown = part("finetune")
+    shown.runs()
+    assert not page["said"][1:]  # the list is not whole
+    for record in [*shown.found.frozen["trecx_ev"], *shown.found.places["trecx_ev"]["layer7"]]:
+        record.manifest["arithmetic"] = "float32"  # asked for: bfloat16
+    shown.runs()
+    said = page["said"][-1]
+    assert "without bfloat16: T-RecX, heads alone; T-RecX, exit after layer7. All others in bfloat16" in said
 
 
 def test_nothing_of_the_papers_stands_beside_other_training_data(page: dict[str, Any]) -> None:

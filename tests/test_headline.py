@@ -88,6 +88,19 @@ def test_other_samples_widen_the_interval_of_the_mean(found: dict[str, Published
     assert alone["mean"] == widened["mean"]
 
 
+def test_one_task_has_the_wider_interval_too(found: dict[str, Published], monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = headline.WAYS.values()
+    monkeypatch.setattr(headline, "saved", lambda runs, task: dict.fromkeys(ways, np.array([20.0, 21.0, 22.0])))
+    draws = np.random.default_rng(0).normal(21, 3, size=(100, 1)).repeat(3, axis=1)
+    monkeypatch.setattr(headline, "redrawn", lambda runs, task: dict.fromkeys(ways, draws))
+    interval = headline.saved_interval(found["vww"], "vww")
+    assert interval.estimate == 21
+    error = np.sqrt(1 / 3 + draws.mean(1).var())  # of the seeds, and of the samples
+    assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * error, rel=0.01)
+    monkeypatch.setattr(headline, "saved", lambda runs, task: dict.fromkeys(ways, np.array([20.0, np.nan])))
+    assert np.isnan(headline.saved_interval(found["vww"], "vww").estimate)
+
+
 def test_claims_name_the_task_that_is_left_out(found: dict[str, Published]) -> None:
     verdicts = headline.claims(found).set_index("claim")
     assert "vww left out" in verdicts.loc["C2", "evidence"]

@@ -69,6 +69,25 @@ def test_every_setting_is_a_group_of_its_own(folders: Path) -> None:
     assert len(found.records) == len(sweep.load(folders / "mine.yaml")) - 1
 
 
+def test_every_setting_has_one_name_for_people(folders: Path) -> None:
+    publish_all_but(folders)
+    found = experiments.published("mine")
+    assert {*found.named} == {
+        "Baseline",
+        "T-RecX",
+        "T-RecX, no EV",
+        "T-RecX, heads alone",
+        "Baseline, resolution 80",
+        "Baseline, resolution 64",
+        "T-RecX, w = 0.8",
+        "T-RecX, exit after layer5",
+        "Baseline, from scratch",
+        "T-RecX, from scratch",
+        "Baseline, width 0.5, from scratch",
+    }
+    assert sum(map(len, found.named.values())) == len(found.records)
+
+
 def test_nothing_published_is_refused_or_empty(folders: Path) -> None:
     with pytest.raises(TrecxError, match="no run of sweep 'mine' has a published record: run `python -m trecx sweep"):
         experiments.published("mine")

@@ -58,6 +58,9 @@ def test_a_smaller_network_is_met_at_its_cost(found: Published) -> None:
     """0.75 of the filters cost more than T-RecX's early exit, half of them less."""
     assert remarks.at_cost_of(found, "width 0.75").startswith("+")
     assert remarks.at_cost_of(found, "width 0.5") == "out of reach"
+    assert remarks.at_cost_of(found, "width 0.75", records=[]) == NOT_YET
+    worse = found.static["width 0.75"]  # a network against itself, at its own cost
+    assert remarks.at_cost_of(found, "width 0.75", records=worse).startswith("+0.00")
 
 
 def test_a_saving_needs_every_seed() -> None:
@@ -71,6 +74,20 @@ def test_a_saving_needs_every_seed() -> None:
     other = pd.DataFrame([row | {"reference": "own final exit", "seed": 0, "reduction": 0.2}])
     assert remarks.saves(pd.concat([points, other]), "m", reference="own final exit") == "20.0 %"
     assert remarks.saves(points.assign(reached=[True, False]), "m") == "not in every training"
+
+
+def test_what_is_really_given_up_is_counted_on_test(found: Published) -> None:
+    baseline = found.methods["baseline"]
+    own = np.mean([100 * r.accuracies()[-1] for r in baseline])
+    row = {"method": "m", "drop": 1, "reference": "own baseline", "protocol": "validation", "reached": True}
+    points = pd.DataFrame([row | {"accuracy": own / 100 - 0.013}, row | {"accuracy": own / 100 - 0.014}])
+    assert remarks.lost(points, "m", baseline) == "1.35"
+    assert remarks.lost(points.assign(reached=[True, False]), "m", baseline) == "(not known: a seed misses)"
+    assert remarks.lost(points, "m", []) == remarks.lost(points, "other", baseline) == NOT_YET
+    ours = np.mean([100 * r.accuracies("val")[-1] for r in found.methods["trecx_ev"]])
+    theirs = np.mean([100 * r.accuracies("val")[-1] for r in baseline])
+    text = remarks.effect(found.methods, "trecx_ev", "baseline", split="val")
+    assert text.startswith(f"{ours - theirs:+.2f} [")
 
 
 def test_what_has_no_record_is_not_yet_known() -> None:

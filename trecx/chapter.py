@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 
 from trecx import figures, results, tables
 from trecx.claims import TOPICS, VERDICTS
-from trecx.experiments import Published, recipe_text, recipes
+from trecx.experiments import Published, as_asked, recipe_text, recipes
 from trecx.notebook import glue, having, say, show_table
 from trecx.records import Record
 from trecx.remarks import NOT_YET
 from trecx.zoo import get_method
 
-DIFFERENCE = dict.fromkeys(("difference", "low", "high"), "+.2f") | dict.fromkeys(("better", "p", "p, Holm"), ".2f")
+DIFFERENCE = dict.fromkeys(("difference", "low", "high"), "+.2f") | {"better": ".2f", "p": ".3f", "p, Holm": ".3f"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,10 @@ class Part:
             say(f"*{missing} of the {runs} runs on the list{self.title} have no published record yet.*")
         for text, names in list(recipes(self.found.records).items())[1:]:
             say(f"*Not of a piece: {', '.join(names)} had another recipe: {text}.*")
+        settings = self.found.named
+        if apart := [name for name, records in settings.items() if not all(map(as_asked, records))]:
+            others = "All others in bfloat16: a comparison between the two also holds what that changes, not measured."
+            say(f"*In float32, on a processor without bfloat16: {'; '.join(apart)}. {others}*")
         return self._table(
             results.runs(self.found),
             "runs",
@@ -125,11 +129,15 @@ class Part:
         """The same for heads trained alone."""
         if not self.found.frozen:
             return self.say_missing("heads trained alone")
-        return self._alone(
+        self._alone(
             results.frozen(self.found),
             "frozen",
             f"Standalone test accuracy of every exit{self.title}, heads trained alone on a frozen backbone",
         )
+        if not self.having("baseline"):
+            return None
+        frame = results.frozen_savings(self.found, self.unit)
+        return self._savings(frame, "frozen-savings", f"What heads trained alone save{self.title}")
 
     def _alone(self, alone: pd.DataFrame, name: str, caption: str) -> None:
         percent = [c for c in ("accuracy", "low", "high", "paper", "authors' weights") if c in alone]
@@ -211,21 +219,26 @@ class Part:
                 glue(f"{self.name}-saved-{key}-{protocol}", text)
         if frame.empty:
             return self.say_missing("the baseline and a method with an early exit")
+        own = frame["reference"] == "own baseline"
+        below = f"What is saved below the mean accuracy of our own baseline{self.title}"
+        self._savings(frame[own].drop(columns="reference"), "savings", below)
+        others = "the paper's baseline and below each network's" if self.with_paper else "each network's"
+        one = frame[~own & (frame["drop"] == 1)].drop(columns="drop")
+        return self._savings(one, "savings-others", f"The same one point below {others} own final exit{self.title}")
+
+    def _savings(self, frame: pd.DataFrame, name: str, caption: str) -> None:
         percent = ["accuracy", "exit rate", "saved", "low", "high", "saved, paper protocol"]
-        units = {"cost": self.cost_unit} | dict.fromkeys(percent, "%")
-        formats = {"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"}
         over = (
             "mean over seeds; accuracy on test; reached: seeds with a threshold that keeps the accuracy on validation; "
-            "95 % interval of the saving over three seeds or more, the reference taken as exact"
+            f"95 % interval of the saving over three seeds or more alone: other {self.samples} are not in it"
         )
-        own = frame["reference"] == "own baseline"
-        below = f"What is saved below the mean accuracy of our own baseline{self.title}: {over}."
-        whole = frame[own].drop(columns="reference")
-        self._table(whole, "savings", below, units=units | {"drop": "points"}, formats=formats)
-        others = "the paper's baseline and below each network's" if self.with_paper else "each network's"
-        below = f"The same one point below {others} own final exit{self.title}."
-        one = frame[~own & (frame["drop"] == 1)].drop(columns="drop")
-        return self._table(one, "savings-others", below, units=units, formats=formats)
+        self._table(
+            frame,
+            name,
+            f"{caption}: {over}.",
+            units={"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
+            formats={"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"},
+        )
 
     # --- comparisons ---
 
@@ -233,7 +246,7 @@ class Part:
         """Paired differences between methods."""
         paired = results.paired(self.found)
         seeds = max((len(records) for records in self.found.groups.values()), default=0)
-        glue(f"{self.name}-least-p", f"{min(1.0, 2 / 2**seeds):.2g}")
+        glue(f"{self.name}-least-p", f"{min(1.0, 2 / 2**seeds):.3g}")
         if paired.empty:
             return self.say_missing("two methods with a common seed")
         return self._table(
@@ -336,7 +349,8 @@ class Part:
         return self._table(
             results.confusion(self.found, method),
             "confusion",
-            f"Wrong answers of {get_method(method).label} by class and exit{self.title}: mean over seeds.",
+            f"Wrong answers of {get_method(method).label} by class and exit{self.title}: shares of the persons, and of "
+            "the images without one, that each row has; mean over seeds.",
             units={"missed": "%", "false alarms": "%"},
             formats={"images": ".0f", "missed": ".1f", "false alarms": ".1f"},
         )

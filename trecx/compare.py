@@ -40,15 +40,15 @@ def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, Record
 
 
 def difference(
-    a: Sequence[Record], b: Sequence[Record], exit_index: int = -1, against: int | None = None
+    a: Sequence[Record], b: Sequence[Record], exit_index: int = -1, against: int | None = None, split: str = "test"
 ) -> Interval:
     """Accuracy of `a` minus that of `b` at one exit, in points, with its 95 % interval over seeds and samples.
 
-    `against` is the exit of `b`, the same as that of `a` unless told.
+    `against` is the exit of `b`, the same as that of `a` unless told; `split` is `test` or `val`.
     """
     exits = (exit_index, exit_index if against is None else against)
     ours, theirs = (
-        np.stack([record.trace().correct[:, k] for record in side])
+        np.stack([record.trace(split).correct[:, k] for record in side])
         for k, side in zip(exits, zip(*pairs(a, b), strict=True), strict=True)
     )
     return paired_difference(ours, theirs).in_points()

@@ -14,6 +14,7 @@ from trecx.pool import fit
 from trecx.records import Record, open_record
 from trecx.runs import Run, runs_of, settings
 from trecx.sweep import load, own
+from trecx.tables import label_of
 from trecx.tasks import get_task
 from trecx.zoo import get_method
 
@@ -140,6 +141,19 @@ class Published:
         """Methods and variants: the rows of tables and the curves of figures."""
         return self.methods | self.variants
 
+    @property
+    def named(self) -> Group:
+        """Every setting that was trained, under a name for people; none twice."""
+        found = {label_of(name): records for name, records in self.groups.items()}
+        found |= {f"Baseline, {name}": records for name, records in self.static.items()}
+        found |= {f"{label_of(name)}, heads alone": records for name, records in self.frozen.items()}
+        for method, taps in self.places.items():
+            found |= {f"{label_of(method)}, exit after {tap}": records for tap, records in taps.items()}
+        found |= {f"{label_of('trecx_ev')}, w = {w:g}": records for w, records in self.weights.items()}
+        found |= {f"{label_of('trecx_ev')}, one more class": self.extra_class} if self.extra_class else {}
+        once = {tuple(record.folder for record in records): name for name, records in reversed(found.items())}
+        return {name: found[name] for name in found if name in once.values()}
+
 
 def published(sweep: str, *, may_be_empty: bool = False) -> Published:
     """The published records of one of the project's sweeps.
@@ -218,11 +232,16 @@ def provenance_of(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]
     hours = sum(record.manifest["seconds"] for record in records) / 3600
     machines = ", ".join(sorted({record.manifest["hardware"]["model"] for record in records}))
     count = f"{len(records)} training{'s' * (len(records) > 1)}"
-    # Older records do not say it: their processor had what the recipe asks for.
-    asked = [record.manifest["recipe"]["precision"] for record in records]
-    other = sum(r.manifest.get("arithmetic", wanted) != wanted for r, wanted in zip(records, asked, strict=True))
+    other = len([record for record in records if not as_asked(record)])
     apart = f" {other} of them in float32, on a processor without bfloat16." if other else ""
     return rows, f"{count}, {hours:.1f} hours of one processor core together ({machines}).{apart}"
+
+
+def as_asked(record: Record) -> bool:
+    """Whether a training had the arithmetic that its recipe asks for: bfloat16 needs a processor made for it."""
+    wanted = record.manifest["recipe"]["precision"]
+    # Older records do not say it: their processor had what the recipe asks for.
+    return record.manifest.get("arithmetic", wanted) == wanted
 
 
 def recipe_text(record: Record) -> str:

@@ -4,25 +4,35 @@ A chapter says what surprised us in words; every number in it comes from here. E
 run that it needs has no published record.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from trecx.compare import against_static, difference, dominance, shown
 from trecx.experiments import Published
+from trecx.records import Record
 from trecx.stats import Interval
 from trecx.tables import Group, cost_unit
 
 NOT_YET = "not published yet"
 
 
-def effect(groups: Group, first: str, second: str, exit_index: int = -1, against: int | None = None) -> str:
-    """Test accuracy of one method minus another's at one exit, in points: `+0.12 [-0.30, +0.54]`.
+def effect(
+    groups: Group,
+    first: str,
+    second: str,
+    exit_index: int = -1,
+    against: int | None = None,
+    split: str = "test",
+) -> str:
+    """Accuracy of one method minus another's at one exit, in points: `+0.12 [-0.30, +0.54]`.
 
-    `against` is the exit of the second method, the same as that of the first unless told.
+    `against` is the exit of the second method, the same as that of the first unless told; `split` is `test` or `val`.
     """
     if not (groups.get(first) and groups.get(second)):
         return NOT_YET
-    return shown(difference(groups[first], groups[second], exit_index, against))
+    return shown(difference(groups[first], groups[second], exit_index, against, split))
 
 
 def accuracy(groups: Group, method: str, exit_index: int = -1) -> str:
@@ -73,15 +83,35 @@ def saves(
     return f"{100 * at['reduction'].mean():.1f} %" if at["reached"].all() else "not in every training"
 
 
-def at_cost_of(found: Published, network: str, method: str = "trecx_ev", unit: str = "flops") -> str:
+def lost(points: pd.DataFrame, method: str, baseline: Sequence[Record]) -> str:
+    """Test accuracy that a method really gives up where it asks for one point on validation, in points: `1.36`."""
+    if points.empty or not baseline:
+        return NOT_YET
+    at = points[(points["drop"] == 1) & (points["reference"] == "own baseline") & (points["protocol"] == "validation")]
+    at = at[at["method"] == method]
+    if at.empty or not at["reached"].all():
+        return NOT_YET if at.empty else "(not known: a seed misses)"
+    own = np.mean([record.accuracies()[-1] for record in baseline])
+    return f"{100 * (own - at['accuracy'].astype(float).mean()):.2f}"
+
+
+def at_cost_of(
+    found: Published,
+    network: str,
+    method: str = "trecx_ev",
+    unit: str = "flops",
+    records: Sequence[Record] | None = None,
+) -> str:
     """Accuracy of a method at the cost of a smaller network without exits, minus that network's, in points.
 
-    `out of reach` if the method cannot be that cheap. Of one seed the interval is over samples alone, and says so.
+    `records` are compared in place of the method's where they are given. `out of reach` if these cannot be that cheap.
+    Of one seed the interval is over samples alone, and says so.
     """
-    static = {name: records for name, records in found.static.items() if name == network}
-    if not (static and found.methods.get(method)):
+    static = {name: small for name, small in found.static.items() if name == network}
+    ours = found.methods.get(method) if records is None else records
+    if not (static and ours):
         return NOT_YET
-    gain = against_static(found.methods[method], static, unit).iloc[0]
+    gain = against_static(ours, static, unit).iloc[0]
     if not np.isfinite(gain["gain"]):
         return "out of reach"
     return shown(Interval(*gain[["gain", "low", "high"]])) + (" (one training of it)" if gain["seeds"] == 1 else "")
