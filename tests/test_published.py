@@ -104,6 +104,7 @@ def test_the_two_settings_of_visual_wake_words_are_never_mixed() -> None:
         assert {run.data for run in runs} == {"vww96"}
         plain = [r for r in runs if r.w_early is None and not (r.taps or r.frozen or r.resolution or r.width != 1)]
         asked = {"baseline", "trecx_ev", "trecx_no_ev", "trecx_no_transfer", "baseline_ee"}
-        asked |= {"trecx_stride_first", "branchynet_fair", "sdn_fair"}  # the authors coded no rivals for MobileNet
+        asked |= {"branchynet_fair", "sdn_fair"}  # the authors coded no rivals for MobileNet
+        asked |= {"trecx_stride_first"} if runs is trained else set()
         assert {r.method for r in plain} == asked
         assert all(sum(r.method == method for r in plain) == seeds for method in asked)

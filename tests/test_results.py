@@ -231,6 +231,23 @@ def test_what_the_visual_wake_words_page_says_in_bold_of_trained_weights(trained
     assert fewer["low"] < 0 < fewer["high"]
 
 
+def test_what_the_visual_wake_words_page_says_in_bold_of_training_from_scratch() -> None:
+    fresh = published("vww96_scratch")
+    groups = fresh.groups
+    final = difference(groups["trecx_ev"], groups["baseline"])  # better on the test images, and only there
+    assert min(final.low, difference(groups["trecx_no_ev"], groups["baseline"]).low) > 0
+    validation = difference(groups["trecx_ev"], groups["baseline"], split="val")
+    assert validation.low < 0 < validation.high
+    for name in ("trecx_ev", "baseline_ee"):  # depth buys little
+        assert difference(groups[name], groups["baseline"], 0, against=-1).estimate > -1.5
+    copied = difference(groups["trecx_ev"], groups["trecx_no_transfer"])
+    assert 0 < copied.low < 0.1  # only just
+    view = difference(groups["trecx_ev"], groups["trecx_no_ev"])
+    assert view.low < 0 < view.high
+    for records in fresh.static.values():  # loses little
+        assert difference(records, groups["baseline"]).estimate > -3
+
+
 def test_narrower_networks_are_compared_at_equal_cost(cifar10: Published) -> None:
     frame = results.static(cifar10).dropna()
     assert frame["cost with exit"].to_numpy() == pytest.approx(frame["cost"].to_numpy(), rel=0.02)
