@@ -236,7 +236,8 @@ class Part:
             frame,
             name,
             f"{caption}: {over}.",
-            units={"drop": "points", "cost": self.cost_unit} | dict.fromkeys(percent, "%"),
+            units={"cost": self.cost_unit, **({"drop": "points"} if "drop" in frame else {})}
+            | dict.fromkeys(percent, "%"),
             formats={"threshold": ".3f", "cost": ".2f"} | dict.fromkeys(percent, ".1f") | {"accuracy": ".2f"},
         )
 
