@@ -230,7 +230,7 @@ class Part:
         percent = ["accuracy", "exit rate", "saved", "low", "high", "saved, paper protocol"]
         over = (
             "mean over seeds; accuracy on test; reached: seeds with a threshold that keeps the accuracy on validation; "
-            f"95 % interval of the saving over three seeds or more alone: other {self.samples} are not in it"
+            f"95 % interval of the saving over seeds alone (three or more), not over other {self.samples}"
         )
         self._table(
             frame,

@@ -320,7 +320,7 @@ def static_points(ax: Axes, groups: Mapping[str, Sequence[Record]], unit: str = 
         return
     costs, accuracies, _ = zip(*found, strict=True)
     ax.plot(costs, accuracies, "o", markerfacecolor="none", color="#000000", label="Baseline, smaller")
-    ax.margins(x=0.1)  # room for the names
+    ax.margins(x=0.1, y=0.1)  # room for the names
     left, right = ax.get_xlim()
     last = {5: -np.inf, -14: -np.inf}  # the last name's cost, above and below the circles (offset in points)
     for cost, accuracy, name in found:
