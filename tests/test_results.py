@@ -88,6 +88,7 @@ def test_settings_of_sweeps_are_of_sweeps_that_exist() -> None:
     [
         (("cifar10", "confusion"), "for visual wake words only"),
         (("cifar10", "frozen"), "table frozen is empty"),
+        (("cifar10", "frozen-savings"), "table frozen-savings is empty"),
         (("cifar10", "robustness"), "table robustness is empty"),
     ],
 )

@@ -92,6 +92,8 @@ def frozen(found: Published) -> pd.DataFrame:
 
 def frozen_savings(found: Published, unit: str = "flops") -> pd.DataFrame:
     """What heads trained alone save below the mean accuracy of our own baseline, the network trained as a whole."""
+    if not found.frozen:
+        return pd.DataFrame()
     return tables.savings(frozen_points(found, unit), ["own baseline"]).drop(columns="reference")
 
 
