@@ -46,7 +46,7 @@ test: $(READY) ## run the tests; ARGS='-m "not slow"' leaves out the long ones
 
 .PHONY: notebook
 notebook: $(READY) ## rerun one notebook: NB=02_keyword_spotting P='-p seed 3 -p w_early 0.4'
-	@$(PY) -m trecx.notebook '$(NB)' $(P)
+	@$(PY) -m trecx.report.runner '$(NB)' $(P)
 
 .PHONY: data
 data: $(READY) ## fetch and prepare a data set: NAME=cifar10; without NAME, list them
@@ -104,7 +104,7 @@ _build/profile: force
 
 # The runner works in _build/runs and moves a notebook here only when all of its cells succeeded.
 $(EXECUTED): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(RECORDS) _build/profile $(READY)
-	@$(PY) -m trecx.notebook $* --publish --profile $(PROFILE)
+	@$(PY) -m trecx.report.runner $* --publish --profile $(PROFILE)
 
 # The headline gathers what the chapters before it measured; the environment page lists every run and run time.
 book/notebooks/06_headline.ipynb: $(filter book/notebooks/01_% book/notebooks/02_% book/notebooks/03_% \

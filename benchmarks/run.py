@@ -4,7 +4,7 @@
     make benchmark KERAS=/path/to/python-with-tensorflow
 
 Each time is the median of several repeats, after a warm-up, with nothing else running. Training counts
-augmentation, the optimiser's step and everything else that `trecx.train` does for a batch; Keras gets
+augmentation, the optimiser's step and everything else that `trecx.training.loop` does for a batch; Keras gets
 batches that are ready-made.
 """
 
@@ -25,12 +25,14 @@ import numpy as np
 import torch
 
 from trecx import paths
-from trecx.cost import measure
-from trecx.environment import hardware, versions
-from trecx.evaluate import PAPER_GRID, Trace, at_thresholds, benefit_curve
-from trecx.recipes import get_recipe
-from trecx.train import train
-from trecx.zoo import METHODS, build
+from trecx.evaluation.points import PAPER_GRID
+from trecx.evaluation.trace import Trace, at_thresholds, benefit_curve
+from trecx.experiments.machine import hardware, versions
+from trecx.models.build import build
+from trecx.models.cost import measure
+from trecx.models.methods import METHODS
+from trecx.training.loop import train
+from trecx.training.recipes import get_recipe
 
 HERE = Path(__file__).parent
 IMAGES = 2560  # an epoch of the training benchmark

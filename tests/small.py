@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 
 from trecx import data
-from trecx.cost import Cost
 from trecx.data import store
 from trecx.data.mfcc import RATE
-from trecx.records import Record, pack, write
-from trecx.runs import Run, cost_of, identity
+from trecx.experiments.records import Record, pack, write
+from trecx.experiments.runs import Run, cost_of, identity
+from trecx.models.cost import Cost
 from trecx.tasks import TASKS
 
 

@@ -15,7 +15,10 @@ import yaml
 from trecx import paths
 
 SETUP = """\
-from trecx.notebook import check_parameters, glue, integer, provenance, setup, show_table, style
+from trecx.report.page import glue, show_table
+from trecx.report.parameters import check_parameters, integer
+from trecx.report.provenance import provenance
+from trecx.report.style import setup, style
 setup()
 check_parameters(globals(), profile=("quick", "full"), seed=integer(0))
 provenance([{"profile": profile, "data": "quick_words", "sha256": "0123456789abcdef", "seed": seed}])"""

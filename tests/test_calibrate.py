@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from trecx import figures
-from trecx.calibrate import calibration, fit_temperature, negative_log_likelihood, scaled, temperatures
+from trecx.analysis.tables import calibration
 from trecx.errors import TrecxError
-from trecx.evaluate import confidence, expected_calibration_error
-from trecx.runs import Run
+from trecx.evaluation.calibration import expected_calibration_error, fit_temperature, negative_log_likelihood, scaled
+from trecx.evaluation.trace import confidence
+from trecx.experiments.records import temperatures
+from trecx.experiments.runs import Run
+from trecx.report import figures
 
 from .small import write_record
 

@@ -7,13 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trecx import chapter, experiments, paths, sweep, tables
-from trecx import reference as ref
-from trecx.chapter import Part
-from trecx.claims import Material, claims_table
-from trecx.compare import settled
-from trecx.remarks import NOT_YET
-from trecx.runs import Run
+from trecx import paths
+from trecx.analysis import tables
+from trecx.analysis.claims import Material, claims_table
+from trecx.analysis.compare import settled
+from trecx.experiments import reference as ref
+from trecx.experiments import sweep
+from trecx.experiments.results import published
+from trecx.experiments.runs import Run
+from trecx.report import chapter
+from trecx.report.chapter import Part
+from trecx.report.remarks import NOT_YET
 
 from .small import write_record
 
@@ -66,7 +70,7 @@ def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 def part(name: str, **options: Any) -> Part:
     sweep_name = f"vww96_{name}"
-    return Part(experiments.published(sweep_name, may_be_empty=True), "vww", name, **options)
+    return Part(published(sweep_name, may_be_empty=True), "vww", name, **options)
 
 
 def publish(name: str, keep: Any = lambda run: True) -> None:

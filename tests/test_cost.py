@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from trecx.cost import KERAS_RULES, MAC_RULES, Cost, count, measure
-from trecx.layers import conv, conv_bn, dense
+from trecx.models.build import build
+from trecx.models.cost import KERAS_RULES, MAC_RULES, Cost, count, measure
+from trecx.models.layers import conv, conv_bn, dense
 from trecx.tasks import TASKS
-from trecx.zoo import build
 
 # task, method: parameters, cumulative FLOPs (keras-flops), cumulative MACs, fvcore's default
 GOLDEN = {
@@ -161,7 +161,7 @@ def test_conventions_differ_by_the_stated_terms() -> None:
 
 def test_taps_of_mobilenet_baselines_are_the_nearest_to_the_published_shares() -> None:
     """The paper leaves MobileNet out; the rule is 1/3, 2/3 (BranchyNet) and 1/4, 1/2, 3/4 (SDN) of the cost."""
-    from trecx.zoo import BRANCHYNET_TAPS, SDN_TAPS
+    from trecx.models.methods import BRANCHYNET_TAPS, SDN_TAPS
 
     base = build("vww", "baseline")
     x = torch.zeros(1, 3, 96, 96)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from trecx import data, paths
-from trecx.data import DATASETS, faces, load, photographs, photos, prepare, store, words
+from trecx.data import DATASETS, load, prepare, store
+from trecx.data.quick import faces, photographs, photos, words
 from trecx.errors import TrecxError
 from trecx.tasks import TASKS
 
@@ -103,7 +104,7 @@ def test_building_again_gives_the_same_bytes(built: Callable[[str], data.Dataset
 def test_clips_do_not_depend_on_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     code = (
-        "import sys; from trecx.data import speak; speak.TAKES = 1; speak.COMMANDS = ('yes', 'stop'); "
+        "import sys; from trecx.data.quick import speak; speak.TAKES = 1; speak.COMMANDS = ('yes', 'stop'); "
         "speak.main(sys.argv[1])"
     )
     for name in ("a", "b"):
@@ -116,7 +117,7 @@ def test_clips_do_not_depend_on_the_process(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_synthesiser_that_is_not_installed(folder: Path) -> None:
-    code = "import sys; sys.modules['espeakng_loader'] = None; from trecx.data import speak; speak.main('x')"
+    code = "import sys; sys.modules['espeakng_loader'] = None; from trecx.data.quick import speak; speak.main('x')"
     done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=False)
     assert done.stderr.endswith("the spoken words need eSpeak NG: run `pip install espeakng-loader`\n")
 
@@ -129,7 +130,7 @@ def test_a_synthesiser_that_fails_is_one_sentence(folder: Path, monkeypatch: pyt
 
 
 def test_nothing_imports_the_synthesiser() -> None:
-    code = "import sys, trecx.data.words, trecx.data; print([m for m in sys.modules if 'espeak' in m or '.speak' in m])"
+    code = "import sys, trecx.data.quick.words; print([m for m in sys.modules if 'espeak' in m or '.speak' in m])"
     done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

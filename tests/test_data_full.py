@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from trecx import paths
-from trecx.data import cifar10, download, load, prepare, speech_commands, vww
+from trecx.data import download, load, prepare
 from trecx.data.download import fetch, file_sha256, need_space
+from trecx.data.full import cifar10, speech_commands, vww
 from trecx.data.mfcc import mfcc
 from trecx.errors import TrecxError
 from trecx.tasks import KWS

@@ -7,15 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trecx import claims, compare, evaluate, experiments, figures, paths, tables
-from trecx.claims import CLAIMS, CONCAT_ALIKE, VERDICTS, Material
+from trecx import paths
+from trecx.analysis import claims, compare, tables
+from trecx.analysis.claims import CLAIMS, CONCAT_ALIKE, VERDICTS, Material
 from trecx.errors import TrecxError
-from trecx.losses import W_EARLY
-from trecx.notebook import style
-from trecx.records import Record
-from trecx.runs import Run
-from trecx.sweep import load
+from trecx.evaluation import points
+from trecx.experiments.records import Record, chosen_thresholds
+from trecx.experiments.results import _settings, published
+from trecx.experiments.runs import Run
+from trecx.experiments.sweep import load
+from trecx.models import methods
+from trecx.report import figures
+from trecx.report.provenance import provenance_of, recipe_text, recipes
+from trecx.report.style import style
 from trecx.tasks import KWS
+from trecx.training.losses import W_EARLY
 
 from .small import write_record
 
@@ -60,7 +66,7 @@ def names(groups: Any) -> dict[Any, list[str]]:
 
 
 def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run]) -> None:
-    found = experiments.published("toy")
+    found = published("toy")
     assert len(found.records) == len(sweep) == 32
     assert not found.missing
     assert {key: len(records) for key, records in found.methods.items()} == dict.fromkeys(
@@ -95,39 +101,38 @@ def test_what_has_no_record_is_named_and_nothing_at_all_is_an_error(
     first = Path(sweep[0].data) / sweep[0].name
     shutil.copytree(paths.PUBLISHED / first, tmp_path / first)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
-    found = experiments.published("toy")
+    found = published("toy")
     assert [record.name for record in found.records] == [sweep[0].name]
     assert found.missing == [run.name for run in sweep[1:]]
     (tmp_path / first / "manifest.json").unlink()
     with pytest.raises(TrecxError, match="sweep toy --publish"):
-        experiments.published("toy")
+        published("toy")
 
 
 def test_provenance_counts_trainings_and_hours(sweep: list[Run]) -> None:
-    rows, note = experiments.provenance_of(experiments.published("toy").records)
+    rows, note = provenance_of(published("toy").records)
     assert len(rows) == 32
     assert rows[0] == {"profile": "full", "data": "speech_commands", "sha256": "abc", "seed": 0}
     assert note == "32 trainings, 5.3 hours of one processor core together (a processor)."
 
 
 def test_provenance_says_which_trainings_went_without_bfloat16(sweep: list[Run]) -> None:
-    records = experiments.published("toy").records
+    records = published("toy").records
     for record in records[:3]:
         record.manifest["arithmetic"] = "float32"  # asked for: bfloat16
-    _, note = experiments.provenance_of(records)
+    _, note = provenance_of(records)
     assert note.endswith("(a processor). 3 of them in float32, on a processor without bfloat16.")
 
 
 def test_recipes_are_told_apart(sweep: list[Run]) -> None:
-    found = experiments.published("toy")
-    usual, other = experiments.recipes(found.records).items()
+    found = published("toy")
+    usual, other = recipes(found.records).items()
     assert not usual[0]
     assert "epochs 36 in place of 14, " in other[0]
     assert "optimizer adam in place of sgd" in other[0]
     assert other[1] == ["kws-baseline-paper36-seed0"]
     fast, paper = (
-        experiments.recipe_text(records[0])
-        for records in (found.methods["baseline"], found.variants["baseline, recipe paper"])
+        recipe_text(records[0]) for records in (found.methods["baseline"], found.variants["baseline, recipe paper"])
     )
     assert fast.startswith(
         "14 epochs of one-cycle SGD (Nesterov momentum 0.9), batch 128, rate 0.2, weight decay 0.0002"
@@ -138,7 +143,7 @@ def test_recipes_are_told_apart(sweep: list[Run]) -> None:
 
 
 def test_recipe_text_says_what_a_recipe_leaves_out_and_adds(tmp_path: Path) -> None:
-    text = experiments.recipe_text(write_record(Run("vww", "baseline", "vww96", "scratch"), tmp_path))
+    text = recipe_text(write_record(Run("vww", "baseline", "vww96", "scratch"), tmp_path))
     assert text.startswith(
         "30 epochs of one-cycle Adam, batch 32, rate 0.008, no weight decay, resized crop of at least "
     )
@@ -149,15 +154,15 @@ def test_the_project_s_sweeps_have_distinct_runs_in_known_groups() -> None:
     runs = load(paths.SWEEPS / "speech_commands.yaml")
     assert len({run.name for run in runs}) == len(runs) == 94
     assert {run.data for run in runs} == {"speech_commands"}
-    five = [run.method for run in runs if not experiments._settings(run, runs[0]) and run.seed == 4]
+    five = [run.method for run in runs if not _settings(run, runs[0]) and run.seed == 4]
     ours = ["baseline", "baseline_ee", "trecx_concat", "trecx_ev", "trecx_no_ev", "trecx_no_transfer"]
     assert sorted(five) == sorted([*ours, "branchynet", "branchynet_fair", "sdn", "sdn_fair"])
 
 
 def test_variants_have_labels_looks_and_rows_of_their_own(sweep: list[Run]) -> None:
-    found = experiments.published("toy")
+    found = published("toy")
     groups = found.methods | {CONCAT_ALIKE: found.variants[CONCAT_ALIKE]}
-    assert tables.label_of(CONCAT_ALIKE) == "EE-fmaps concat, w = 0.3"
+    assert methods.label_of(CONCAT_ALIKE) == "EE-fmaps concat, w = 0.3"
     assert style(CONCAT_ALIKE)["color"] == style("trecx_concat")["color"]
     assert style(CONCAT_ALIKE) != style("trecx_concat")
     alone = tables.standalone(groups, "kws", with_paper=True)
@@ -176,7 +181,7 @@ def test_variants_have_labels_looks_and_rows_of_their_own(sweep: list[Run]) -> N
 
 
 def test_tables_from_groups(sweep: list[Run]) -> None:
-    found = experiments.published("toy")
+    found = published("toy")
     listed = tables.trainings(found.methods, found.static, "ic")
     assert listed["network"].tolist()[-1] == "Baseline, width 0.875"
     assert listed.set_index("network").loc["T-RecX", "MFLOPs at each exit"] == "3.13 / 5.65"
@@ -206,7 +211,7 @@ def test_savings_of_places_are_compared_by_seed(tmp_path: Path) -> None:
     target = np.mean([b.accuracies("val")[-1] for b in base]) - 0.01
     full = base[0].manifest["cost"]["flops"][-1]
     first, second = (
-        np.array([evaluate.chosen_point(r.trace("val"), r.trace("test"), target, None, full).reduction for r in group])
+        np.array([points.chosen_point(r.trace("val"), r.trace("test"), target, None, full).reduction for r in group])
         for group in places.values()
     )
     more = 100 * (first - second)
@@ -217,7 +222,7 @@ def test_savings_of_places_are_compared_by_seed(tmp_path: Path) -> None:
 
 
 def test_later_places_against_earlier_ones(sweep: list[Run]) -> None:
-    found = experiments.published("toy")
+    found = published("toy")
     rows = compare.place_differences({"trecx_ev": found.places["trecx_ev"]})
     finals = rows[rows["exit"] == "final"]
     assert finals[["exit after", "minus"]].to_numpy().tolist() == [
@@ -235,10 +240,10 @@ def test_later_places_against_earlier_ones(sweep: list[Run]) -> None:
 
 
 def test_classes_and_thresholds(sweep: list[Run]) -> None:
-    records = experiments.published("toy").methods["trecx_ev"]
-    thresholds = tables.chosen_thresholds(records)
+    records = published("toy").methods["trecx_ev"]
+    thresholds = chosen_thresholds(records)
     assert all(0 <= t <= 1 for t in thresholds)
-    assert tables.chosen_thresholds(records, records, drop=1) != [2.0, 2.0]
+    assert chosen_thresholds(records, records, drop=1) != [2.0, 2.0]
     frame = tables.by_class(records, thresholds, KWS.classes)
     assert frame["class"].tolist() == list(KWS.classes)
     share = frame["clips"] / frame["clips"].sum()
@@ -248,7 +253,7 @@ def test_classes_and_thresholds(sweep: list[Run]) -> None:
 
 
 def test_verdicts_on_transfer_and_place_use_paired_differences(sweep: list[Run]) -> None:
-    found = experiments.published("toy")
+    found = published("toy")
     groups = found.methods | {CONCAT_ALIKE: found.variants[CONCAT_ALIKE]}
     material = Material({"kws": groups}, placement=found.places["trecx_ev"])
     verdicts = {claim: CLAIMS[claim](material) for claim in ("C2", "C3", "C4", "C5", "C6", "C7", "C10")}
@@ -338,7 +343,7 @@ def test_joined_maps_have_to_lie_between(accuracies: tuple[float, ...], verdict:
 
 
 def test_examples_are_the_surest_and_the_least_sure_of_a_record(sweep: list[Run]) -> None:
-    (record, _) = experiments.published("toy").methods["trecx_ev"]
+    (record, _) = published("toy").methods["trecx_ev"]
     labels, scores = record.predictions["test_labels"], record.trace().scores[:, 0]
     figure = figures.examples(np.zeros((len(labels), 49, 10, 1)), labels, record, KWS.classes, n=3)
     shown = [ax.get_title().split("\n") for ax in figure.axes]

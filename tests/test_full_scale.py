@@ -9,9 +9,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from trecx import headline, paths, robustness
-from trecx.records import Record, save_weights
-from trecx.sweep import load
+from trecx import paths
+from trecx.experiments import robustness
+from trecx.experiments.records import Record
+from trecx.experiments.sweep import load
+from trecx.report import headline
+from trecx.training.weights import save_weights
 
 from .small import write_audio, write_record
 from .test_chapter import TABLES
@@ -50,7 +53,7 @@ def run_chapter(project: Path, chapter: str) -> tuple[str, set[str]]:
     """Everything that the page says, and the names of its tables."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TRECX_")}
     done = subprocess.run(
-        [sys.executable, "-m", "trecx.notebook", chapter],
+        [sys.executable, "-m", "trecx.report.runner", chapter],
         cwd=project,
         env=environment | {"PYTHONPATH": str(project)},
         capture_output=True,

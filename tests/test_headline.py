@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trecx import cli, headline, paths, reference
-from trecx.experiments import Published
-from trecx.sweep import load, own
-from trecx.tables import mean_points, points
+from trecx import cli, paths
+from trecx.analysis.tables import mean_points, points
+from trecx.experiments import reference
+from trecx.experiments.results import Published
+from trecx.experiments.sweep import load, own
+from trecx.report import headline
 
 from .small import write_record
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from trecx.int8 import fold_batch_norm, quantise, round_to_int8
-from trecx.zoo import build
+from trecx.models.build import build
+from trecx.models.int8 import fold_batch_norm, quantise, round_to_int8
 
 
 def warm(task: str) -> tuple[nn.Module, torch.Tensor]:

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from trecx.backbones import BACKBONES
 from trecx.errors import TrecxError
-from trecx.heads import ExitHead, FinalHead
-from trecx.layers import Flatten, SamePad2d, conv, init_kernel
-from trecx.network import EarlyExitNetwork
+from trecx.models.backbones import BACKBONES
+from trecx.models.build import build, tap_shapes
+from trecx.models.heads import ExitHead, FinalHead
+from trecx.models.layers import Flatten, SamePad2d, conv, init_kernel
+from trecx.models.methods import METHODS
+from trecx.models.network import EarlyExitNetwork
 from trecx.tasks import TASKS
-from trecx.zoo import METHODS, build, tap_shapes
 
 PAIRS = [(task, m.name) for m in METHODS.values() for task in m.tasks]
 

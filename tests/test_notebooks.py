@@ -1,4 +1,4 @@
-"""The notebooks' form, without running them, and trecx.notebook, which they share."""
+"""The notebooks' form, without running them, and what of `trecx.report` they share."""
 
 import ast
 import json
@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from trecx import notebook as nb
 from trecx import paths
 from trecx.errors import TrecxError
+from trecx.report import page as pages
+from trecx.report import parameters, runner, style
+from trecx.report.provenance import provenance
 
-SOURCES = nb.sources()
+SOURCES = runner.sources()
 PARAMETER = re.compile(r"(?P<name>\w+) = \S.*  # type: \S+  # \S.+")
 
 
@@ -65,7 +67,8 @@ def write_toy(folder: Path, check: str, name: str = "01_toy") -> Path:
 
 
 CHECK = (
-    "from trecx.notebook import check_parameters, integer, number, optional, setup, several\n"
+    "from trecx.report.parameters import check_parameters, integer, number, optional, several\n"
+    "from trecx.report.style import setup\n"
     "setup()\n"
     "check_parameters(globals(), profile=('quick', 'full'), seed=integer(0), w_early=number(0, 1),\n"
     "                 seeds=several(integer(0)), limit=optional(integer(1)))\n"
@@ -79,7 +82,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = paths.ROOT
     for name in ("ROOT", "BOOK", "NOTEBOOKS", "TABLES"):
         monkeypatch.setattr(paths, name, tmp_path / getattr(paths, name).relative_to(root))
-    monkeypatch.setattr(nb, "RUNS", tmp_path / "_build" / "runs")
+    monkeypatch.setattr(runner, "RUNS", tmp_path / "_build" / "runs")
     monkeypatch.setenv("TRECX_TABLES", str(tmp_path / "book" / "tables"))
     paths.NOTEBOOKS.mkdir()
     return write_toy(paths.NOTEBOOKS, CHECK)
@@ -129,7 +132,7 @@ def test_every_parameter_is_checked(path: Path) -> None:
 @each_notebook
 def test_unknown_parameter_is_refused(path: Path) -> None:
     with pytest.raises(TrecxError, match=f"unknown parameter sead: choose from {parameter_names(path)[0]}"):
-        nb.parse_parameters(path, [("sead", "1")])
+        parameters.parse_parameters(path, [("sead", "1")])
 
 
 @each_notebook
@@ -163,14 +166,22 @@ def test_every_picture_of_an_executed_notebook_has_alt_text(path: Path) -> None:
 
 # --- Parameters and the runner ---
 
-RULES: dict[str, Any] = {"profile": ("quick", "full"), "seed": nb.integer(0), "w_early": nb.number(0, 1)}
+RULES: dict[str, Any] = {
+    "profile": ("quick", "full"),
+    "seed": parameters.integer(0),
+    "w_early": parameters.number(0, 1),
+}
 GOOD: dict[str, Any] = {"profile": "quick", "seed": 3, "w_early": 0.5}
 
 
 def test_good_parameters_pass() -> None:
-    nb.check_parameters(GOOD, **RULES)
-    nb.check_parameters({"a": 1, "b": "x", "c": True, "d": 2.5}, a=int, b=str, c=bool, d=float)
-    nb.check_parameters({"a": [0, 1], "b": None}, a=nb.several(nb.integer(0)), b=nb.optional(nb.integer()))
+    parameters.check_parameters(GOOD, **RULES)
+    parameters.check_parameters({"a": 1, "b": "x", "c": True, "d": 2.5}, a=int, b=str, c=bool, d=float)
+    parameters.check_parameters(
+        {"a": [0, 1], "b": None},
+        a=parameters.several(parameters.integer(0)),
+        b=parameters.optional(parameters.integer()),
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,52 +199,52 @@ def test_good_parameters_pass() -> None:
 )
 def test_wrong_parameters_are_named_with_what_is_allowed(change: dict[str, Any], message: str) -> None:
     with pytest.raises(TrecxError) as caught:
-        nb.check_parameters(GOOD | change, **RULES)
+        parameters.check_parameters(GOOD | change, **RULES)
     assert str(caught.value) == message
 
 
 def test_missing_parameter_and_several_mistakes_come_in_one_message() -> None:
     with pytest.raises(TrecxError) as caught:
-        nb.check_parameters({"profile": "fast", "seed": 0}, **RULES)
+        parameters.check_parameters({"profile": "fast", "seed": 0}, **RULES)
     assert str(caught.value).count(";") == 1
     assert "parameter w_early is missing" in str(caught.value)
 
 
 def test_command_line_values_take_the_declared_type(toy: Path) -> None:
     given = [("seed", "3"), ("w_early", "1e-3"), ("profile", "007"), ("seeds", "[4, 5]"), ("limit", "None")]
-    values = nb.parse_parameters(toy, given)
+    values = parameters.parse_parameters(toy, given)
     assert values == {"seed": 3, "w_early": 1e-3, "profile": "007", "seeds": [4, 5], "limit": None}
 
 
 @pytest.mark.parametrize("wrong", [("seed", "x"), ("seed", "1.5"), ("w_early", "high"), ("seeds", "3"), ("limit", "x")])
 def test_value_of_another_type_is_refused_before_anything_runs(toy: Path, wrong: tuple[str, str]) -> None:
     with pytest.raises(TrecxError, match=f"parameter {wrong[0]} is '{wrong[1]}': give a value of type"):
-        nb.parse_parameters(toy, [wrong])
+        parameters.parse_parameters(toy, [wrong])
 
 
 def test_wrong_name_and_misspelt_parameter_exit_with_one_sentence(toy: Path, capsys: pytest.CaptureFixture) -> None:
-    assert nb.main(["02_gone"]) == 2
+    assert runner.main(["02_gone"]) == 2
     assert capsys.readouterr().err == "there is no notebook '02_gone': choose one of 01_toy\n"
-    assert nb.main([""]) == 2
+    assert runner.main([""]) == 2
     assert capsys.readouterr().err == "no notebook named: choose one of 01_toy\n"
-    assert nb.main(["01_toy", "-p", "sead", "1"]) == 2
+    assert runner.main(["01_toy", "-p", "sead", "1"]) == 2
     message = "01_toy: unknown parameter sead: choose from profile, seed, w_early, seeds, limit\n"
     assert capsys.readouterr().err == message
-    assert not nb.RUNS.exists()
+    assert not runner.RUNS.exists()
 
 
 @pytest.mark.slow
 def test_runner_publishes_only_success(toy: Path, capsys: pytest.CaptureFixture) -> None:
     published = paths.BOOK / "notebooks" / "01_toy.ipynb"
-    assert nb.main(["01_toy", "--profile", "fast", "--publish"]) == 1
+    assert runner.main(["01_toy", "--profile", "fast", "--publish"]) == 1
     said = capsys.readouterr().err
     assert "01_toy failed: TrecxError: parameter profile is 'fast': give one of quick, full\n" in said
     assert "Traceback" not in said
     assert "_build/runs/01_toy.ipynb" in said
-    assert (nb.RUNS / "01_toy.ipynb").exists()
+    assert (runner.RUNS / "01_toy.ipynb").exists()
     assert not published.exists()
 
-    assert nb.main(["01_toy", "--profile", "full", "-p", "seed", "7", "--publish"]) == 0
+    assert runner.main(["01_toy", "--profile", "full", "-p", "seed", "7", "--publish"]) == 0
     said = capsys.readouterr().out
     assert "[1/1] 01_toy, profile=full, seed=7" in said
     assert "seed is 7" in said
@@ -264,7 +275,7 @@ def test_table(toy: Path, shown: list[dict[str, str]]) -> None:
     df = pd.DataFrame(
         {"method": ["T-RecX", "a<b"], "accuracy": [87.219, np.nan], "parameters": [89700, 78000], "note": ["5 ± 1", 2]}
     )
-    nb.show_table(
+    pages.show_table(
         df, "one", "Accuracy & size.", units={"accuracy": "%"}, formats={"accuracy": ".1f"}, missing="not reached"
     )
     page = shown[0]["text/html"]
@@ -288,7 +299,7 @@ def test_table(toy: Path, shown: list[dict[str, str]]) -> None:
 
 def test_table_keeps_a_named_index_and_counts_beside_gaps(toy: Path, shown: list[dict[str, str]]) -> None:
     df = pd.DataFrame({"n": [89700, None]}, index=pd.Index(["a", "b"], name="method"))
-    nb.show_table(df, "two", "Counts.")
+    pages.show_table(df, "two", "Counts.")
     assert '<th scope="col">method</th>' in shown[0]["text/html"]
     assert ">89,700</td>" in shown[0]["text/html"]
 
@@ -303,22 +314,22 @@ def test_table_keeps_a_named_index_and_counts_beside_gaps(toy: Path, shown: list
 )
 def test_table_refuses_what_it_cannot_show(toy: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(TrecxError, match=message):
-        nb.show_table(pd.DataFrame({"n": [1]}), **{"name": "t", "caption": "c"} | arguments)
+        pages.show_table(pd.DataFrame({"n": [1]}), **{"name": "t", "caption": "c"} | arguments)
 
 
 def test_banner_tells_stand_in_data_from_the_paper_s(shown: list[dict[str, str]]) -> None:
     quick = [{"profile": "quick", "data": "quick_words", "sha256": "0123456789abcdef", "seed": seed} for seed in (0, 1)]
-    nb.provenance(quick)
+    provenance(quick)
     assert shown[0]["text/plain"] == (
         "Profile quick · data quick_words (stand-in data, sha256 0123456789ab…) · 2 seeds (0, 1). "
         "These numbers are not comparable with the paper's."
     )
     assert "admonition warning" in shown[0]["text/html"]
-    nb.provenance([{"profile": "full", "data": "cifar10", "seed": 0}], note="Trained in 2 h.")
+    provenance([{"profile": "full", "data": "cifar10", "seed": 0}], note="Trained in 2 h.")
     assert shown[1]["text/plain"] == "Profile full · data cifar10 · 1 seed (0). Trained in 2 h."
     assert "admonition note" in shown[1]["text/html"]
     with pytest.raises(TrecxError, match="no records"):
-        nb.provenance([])
+        provenance([])
 
 
 def test_glue_stores_plain_numbers_and_prints_without_the_book(
@@ -328,35 +339,35 @@ def test_glue_stores_plain_numbers_and_prints_without_the_book(
 
     stored: dict[str, Any] = {}
     monkeypatch.setattr(myst_nb, "glue", lambda name, value, display: stored.update({name: value}))
-    nb.glue("a", np.float64(0.5))
+    pages.glue("a", np.float64(0.5))
     assert type(stored["a"]) is float
     monkeypatch.setitem(sys.modules, "myst_nb", None)
-    nb.glue("b", 3)
+    pages.glue("b", 3)
     assert capsys.readouterr().out == "b = 3\n"
 
 
 def test_what_is_missing_is_said_once_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(nb, "say", said.append)
+    monkeypatch.setattr(pages, "say", said.append)
     groups = {"baseline": ["a record"], "trecx_ev": []}
-    assert nb.having(groups, "baseline")
+    assert pages.having(groups, "baseline")
     assert not said
-    assert not nb.having(groups, "baseline", "trecx_ev", "trecx_concat, w = 0.3")
+    assert not pages.having(groups, "baseline", "trecx_ev", "trecx_concat, w = 0.3")
     assert said == ["*Not shown yet: there is no published run of T-RecX, EE-fmaps concat, w = 0.3.*"]
 
 
 def test_every_method_has_its_own_look() -> None:
-    from trecx.zoo import METHODS
+    from trecx.models.methods import METHODS
 
-    assert set(nb.STYLES) == set(METHODS)
-    looks = [json.dumps(style) for style in nb.STYLES.values()]
+    assert set(style.STYLES) == set(METHODS)
+    looks = [json.dumps(style) for style in style.STYLES.values()]
     assert len(set(looks)) == len(looks)
-    assert nb.style("trecx_ev")["label"] == METHODS["trecx_ev"].label
+    assert style.style("trecx_ev")["label"] == METHODS["trecx_ev"].label
 
 
 def test_colours_stand_out_on_white() -> None:
     """WCAG 1.4.11 asks for 3:1."""
-    for name, colour in nb.COLOURS.items():
+    for name, colour in style.COLOURS.items():
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         contrast = 1.05 / (sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) + 0.05)

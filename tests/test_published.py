@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from trecx import experiments, paths, sweep
+from trecx import paths
 from trecx.errors import TrecxError
-from trecx.records import FILES
+from trecx.experiments import sweep
+from trecx.experiments.records import FILES
+from trecx.experiments.results import published
 
 SWEEP = """
 defaults: {task: vww, data: vww96, recipe: fast, start: mlperf_tiny}
@@ -44,7 +46,7 @@ def names(group: dict) -> dict:
 
 def test_every_setting_is_a_group_of_its_own(folders: Path) -> None:
     publish_all_but(folders, "vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1")
-    found = experiments.published("mine")
+    found = published("mine")
     tail = "from-mlperf_tiny-fast40"
     seeds = ("seed0", "seed1")
     ev = [f"vww-trecx_ev-{tail}-{seed}" for seed in seeds]
@@ -71,7 +73,7 @@ def test_every_setting_is_a_group_of_its_own(folders: Path) -> None:
 
 def test_every_setting_has_one_name_for_people(folders: Path) -> None:
     publish_all_but(folders)
-    found = experiments.published("mine")
+    found = published("mine")
     assert {*found.named} == {
         "Baseline",
         "T-RecX",
@@ -90,8 +92,8 @@ def test_every_setting_has_one_name_for_people(folders: Path) -> None:
 
 def test_nothing_published_is_refused_or_empty(folders: Path) -> None:
     with pytest.raises(TrecxError, match="no run of sweep 'mine' has a published record: run `python -m trecx sweep"):
-        experiments.published("mine")
-    found = experiments.published("mine", may_be_empty=True)
+        published("mine")
+    found = published("mine", may_be_empty=True)
     assert [found.records, found.methods, found.frozen, found.static] == [[], {}, {}, {}]
     assert len(found.missing) == len(sweep.load(folders / "mine.yaml"))
 

@@ -14,15 +14,17 @@ import torch
 from torch import nn
 
 from trecx import data as datasets
-from trecx import paths, reference
+from trecx import paths
 from trecx.cli import main
 from trecx.errors import TrecxError
+from trecx.experiments import reference
+from trecx.experiments.reference import MODELS, Released, assign
+from trecx.experiments.runs import evaluate as evaluate_again
+from trecx.models.build import build
 from trecx.paper import paper
-from trecx.reference import MODELS, Released, assign
-from trecx.runs import evaluate as evaluate_again
 from trecx.tasks import TASKS
-from trecx.train import log_probs, to_input
-from trecx.zoo import build
+from trecx.training.batches import to_input
+from trecx.training.loop import log_probs
 
 Layers = dict[str, dict[str, np.ndarray]]
 

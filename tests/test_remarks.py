@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trecx import remarks
-from trecx.experiments import Published
-from trecx.records import Record
-from trecx.remarks import NOT_YET
-from trecx.runs import Run
+from trecx.experiments.records import Record
+from trecx.experiments.results import Published
+from trecx.experiments.runs import Run
+from trecx.report import remarks
+from trecx.report.remarks import NOT_YET
 
 from .small import write_record
 

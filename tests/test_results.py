@@ -5,14 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from trecx import cli, paths, results, tables
-from trecx.claims import CONCAT_ALIKE
-from trecx.compare import difference
+from trecx import cli, paths
+from trecx.analysis import tables
+from trecx.analysis.claims import CONCAT_ALIKE
+from trecx.analysis.compare import difference
 from trecx.errors import TrecxError
-from trecx.experiments import Published, published
+from trecx.experiments.records import Record
+from trecx.experiments.results import Published, published
+from trecx.experiments.runs import settings
+from trecx.models import methods
 from trecx.paper import paper
-from trecx.records import Record
-from trecx.runs import settings
+from trecx.report import catalogue as results
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def test_standalone_is_the_mean_over_seeds(cifar10: Published) -> None:
     frame = results.standalone(cifar10)
     for name, records in cifar10.methods.items():
         expected = np.mean([100 * r.accuracies() for r in records], axis=0)
-        label = tables.label_of(name)
+        label = methods.label_of(name)
         assert frame.loc[frame["method"] == label, "accuracy"].to_numpy() == pytest.approx(expected)
     assert frame.set_index(["method", "exit"]).loc[("T-RecX", "final"), "authors' weights"] == pytest.approx(87.40)
 

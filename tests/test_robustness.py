@@ -10,16 +10,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from trecx import figures, paths, robustness
+from trecx import paths
 from trecx.cli import main
 from trecx.data.mfcc import RATE, mfcc
 from trecx.errors import TrecxError
-from trecx.evaluate import Trace
-from trecx.records import Record, save_weights
-from trecx.robustness import CONDITIONS, SILENCE, UNKNOWN, Condition
-from trecx.runs import Run
-from trecx.tables import chosen_thresholds
+from trecx.evaluation.trace import Trace
+from trecx.experiments import robustness
+from trecx.experiments.records import Record, chosen_thresholds
+from trecx.experiments.robustness import CONDITIONS, SILENCE, UNKNOWN, Condition
+from trecx.experiments.runs import Run
+from trecx.report import figures
 from trecx.tasks import KWS
+from trecx.training.weights import save_weights
 
 from .small import WORDS, write_audio, write_record, write_wav
 

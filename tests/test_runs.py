@@ -12,24 +12,30 @@ import pytest
 import torch
 
 from trecx import data as datasets
-from trecx import paths, reference, runs, start
+from trecx import paths
 from trecx.data import Dataset
 from trecx.errors import TrecxError
-from trecx.pool import fit
-from trecx.records import (
-    Record,
-    all_records,
-    load_tensors,
-    load_weights,
-    open_record,
-    pack,
-    save_weights,
-    whole_folder,
+from trecx.experiments import reference, runs
+from trecx.experiments.pool import fit
+from trecx.experiments.records import Record, all_records, open_record, pack, whole_folder
+from trecx.experiments.runs import (
+    Run,
+    cost_of,
+    evaluate,
+    execute,
+    find,
+    identity,
+    inputs,
+    labels,
+    publish,
+    run_of,
+    runs_of,
 )
-from trecx.runs import Run, cost_of, evaluate, execute, find, identity, inputs, labels, publish, run_of, runs_of
+from trecx.models.build import build
 from trecx.tasks import VWW
-from trecx.train import log_probs
-from trecx.zoo import build
+from trecx.training import start
+from trecx.training.loop import log_probs
+from trecx.training.weights import load_tensors, load_weights, save_weights
 
 
 @pytest.fixture

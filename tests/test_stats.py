@@ -3,9 +3,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats as scipy_stats
 
-from trecx import evaluate as ev
-from trecx import stats
 from trecx.errors import TrecxError
+from trecx.evaluation import points, stats
+from trecx.evaluation import trace as tracing
 
 
 def sample_trace(n=400, seed=0):
@@ -13,7 +13,7 @@ def sample_trace(n=400, seed=0):
     rng = np.random.default_rng(seed)
     scores = rng.random(n)
     correct = np.column_stack([rng.random(n) < scores, rng.random(n) < 0.9])
-    return ev.Trace(scores[:, None], correct, np.array([4.0, 10.0]))
+    return tracing.Trace(scores[:, None], correct, np.array([4.0, 10.0]))
 
 
 def test_mean_interval_is_students():
@@ -70,7 +70,7 @@ def test_percentile_interval_counts_misses_as_worst():
 
 def test_bootstrap_of_a_fixed_threshold():
     test = sample_trace()
-    result = stats.bootstrap_points(test, lambda _, t: ev.point_at(t, 0.7, baseline_cost=9.0), resamples=2000)
+    result = stats.bootstrap_points(test, lambda _, t: points.point_at(t, 0.7, baseline_cost=9.0), resamples=2000)
     assert_allclose(result.fixed, result.rechosen)  # this choice ignores the data
     # The standard error of a proportion, and of a mean of two costs 6 apart.
     p, share = result.point.accuracy, result.point.shares[0]
@@ -86,7 +86,7 @@ def test_bootstrap_with_the_threshold_chosen_again():
     val, test = sample_trace(seed=1), sample_trace(seed=2)
 
     def choose(val, test):
-        return ev.chosen_point(val, test, val.final_accuracy - 0.03, baseline_cost=10.0)
+        return points.chosen_point(val, test, val.final_accuracy - 0.03, baseline_cost=10.0)
 
     result = stats.bootstrap_points(test, choose, val, resamples=200)
     assert len(result.fixed) == len(result.rechosen) == 200
@@ -100,13 +100,13 @@ def test_bootstrap_with_the_threshold_chosen_again():
 
 def test_bootstrap_reports_misses():
     test = sample_trace()
-    target = float(ev.benefit_curve(test).accuracy.max())  # about half of the resamples lie below
+    target = float(tracing.benefit_curve(test).accuracy.max())  # about half of the resamples lie below
 
-    result = stats.bootstrap_points(test, lambda _, t: ev.paper_point(t, target, 10.0), resamples=200)
+    result = stats.bootstrap_points(test, lambda _, t: points.paper_point(t, target, 10.0), resamples=200)
     table = result.summary().set_index(["threshold", "quantity"])
     assert 0 < table.loc[("re-chosen", "reduction"), "reached"] < 1
     assert np.isnan(table.loc[("re-chosen", "reduction"), "low"])
-    never = stats.bootstrap_points(test, lambda _, t: ev.paper_point(t, 1.0, 10.0), resamples=5)
+    never = stats.bootstrap_points(test, lambda _, t: points.paper_point(t, 1.0, 10.0), resamples=5)
     assert never.summary()[["estimate", "low", "high"]].isna().all(axis=None)
     assert (never.summary()["reached"] == 0).all()
 

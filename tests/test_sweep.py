@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from trecx import paths, pool, sweep
+from trecx import paths
 from trecx.errors import TrecxError
-from trecx.records import Record
-from trecx.runs import Run, execute, find, publish
+from trecx.experiments import pool, sweep
+from trecx.experiments.records import Record
+from trecx.experiments.runs import Run, execute, find, publish
 
 from .small import write_small_data
 

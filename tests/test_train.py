@@ -10,25 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trecx.augment import AUGMENTATIONS, affine, colour, crop, flip, mixup, resized_crop, shift_rows
-from trecx.environment import arithmetic
 from trecx.errors import TrecxError
-from trecx.losses import early_weights, exit_losses, joint_loss
-from trecx.recipes import RECIPES, Recipe, get_recipe, learning_rate
-from trecx.runs import Run
-from trecx.train import (
-    Average,
-    Progress,
-    autocast,
-    batches,
-    log_probs,
-    make_batch,
-    make_optimizer,
-    resize,
-    soften,
-    train,
-)
-from trecx.zoo import METHODS, build
+from trecx.experiments.runs import Run
+from trecx.models.build import build
+from trecx.models.methods import METHODS
+from trecx.training.augment import AUGMENTATIONS, affine, colour, crop, flip, mixup, resized_crop, shift_rows
+from trecx.training.batches import batches, make_batch, resize, soften
+from trecx.training.device import arithmetic, autocast
+from trecx.training.loop import log_probs, train
+from trecx.training.losses import early_weights, exit_losses, joint_loss
+from trecx.training.optimizer import Average, make_optimizer
+from trecx.training.recipes import RECIPES, Recipe, get_recipe, learning_rate
+from trecx.training.state import Progress
 
 Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from trecx.errors import TrecxError
+from trecx.models.methods import METHODS
 from trecx.tasks import TASKS
-from trecx.zoo import METHODS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _models(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx.cost import measure
-    from trecx.zoo import build
+    from trecx.models.build import build
+    from trecx.models.cost import measure
 
     rows = []
     for task in TASKS.values():
@@ -121,7 +121,7 @@ def _models(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _train(options: argparse.Namespace) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from trecx.runs import Run, execute, find
+    from trecx.experiments.runs import Run, execute, find
 
     given = {field.name: getattr(options, field.name) for field in fields(Run)}
     given["taps"] = tuple(given["taps"].split(",")) if given["taps"] else None
@@ -149,8 +149,8 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx import sweep
-    from trecx.runs import find
+    from trecx.experiments import sweep
+    from trecx.experiments.runs import find
 
     path = Path(options.spec)
     runs = sweep.load(path if path.suffix in (".yaml", ".yml") else sweep.own(options.spec))
@@ -181,8 +181,8 @@ def _sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
-    from trecx.records import open_record
-    from trecx.runs import evaluate
+    from trecx.experiments.records import open_record
+    from trecx.experiments.runs import evaluate
 
     return evaluate(open_record(options.record), options.threshold)
 
@@ -190,8 +190,8 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
 def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
 
-    from trecx.evaluate import at_thresholds, benefit_curve
-    from trecx.records import open_record
+    from trecx.evaluation.trace import at_thresholds, benefit_curve
+    from trecx.experiments.records import open_record
 
     if options.points < 0 or options.points == 1:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 and more")
@@ -206,15 +206,15 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _reference(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx.reference import evaluate, summary
+    from trecx.experiments.reference import evaluate, summary
 
     rows = [summary(record) for record in evaluate(options.path, publish=options.publish, say=_say)]
     return rows if options.json else [_with_points_as_columns(row) for row in rows]
 
 
 def _robustness(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx.records import open_record
-    from trecx.robustness import evaluate, read_clips
+    from trecx.experiments.records import open_record
+    from trecx.experiments.robustness import evaluate, read_clips
 
     if options.per_class < 0:
         raise TrecxError(f"per-class {options.per_class} is impossible: choose a whole number from 0")
@@ -248,7 +248,8 @@ def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _results(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx import headline, results
+    from trecx.report import catalogue as results
+    from trecx.report import headline
 
     if options.results == headline.ALL:
         frame = headline.table(options.table or "headline")

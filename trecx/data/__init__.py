@@ -72,7 +72,7 @@ DATASETS = {
             "and 10 000 for testing.",
             stand_in=False,
             classes=IC.classes,
-            module="cifar10",
+            module="full.cifar10",
         ),
         Source(
             name="speech_commands",
@@ -81,7 +81,7 @@ DATASETS = {
             "command words, silence, and unknown words; the test set is the official one.",
             stand_in=False,
             classes=KWS.classes,
-            module="speech_commands",
+            module="full.speech_commands",
         ),
         Source(
             name="vww96",
@@ -90,7 +90,7 @@ DATASETS = {
             "the picture; the test set is COCO's val2017 under the same rule.",
             stand_in=False,
             classes=VWW.classes,
-            module="vww",
+            module="full.vww",
         ),
         Source(
             name="quick_photos",
@@ -102,7 +102,7 @@ DATASETS = {
                 "astronaut", "cat", "coffee", "rocket", "galaxies",
                 "retina", "tissue", "motorcycle", "temple", "flower",
             ),
-            module="photos",
+            module="quick.photos",
             recipe=4,
         ),
         Source(
@@ -112,7 +112,7 @@ DATASETS = {
             "eSpeak NG synthesiser in artificial voices with noise; training and test voices differ.",
             stand_in=True,
             classes=KWS.classes,
-            module="words",
+            module="quick.words",
         ),
         Source(
             name="quick_faces",
@@ -121,7 +121,7 @@ DATASETS = {
             "into 96 x 96 scenes, against empty scenes and scenes with a patch that shows no face.",
             stand_in=True,
             classes=VWW.classes,
-            module="faces",
+            module="quick.faces",
             recipe=3,
         ),
     )

@@ -1,0 +1,1 @@
+"""Tables, comparisons and claims: records in, pandas out, nothing is rendered."""

@@ -1,0 +1,1 @@
+"""The real data sets: download and preparation."""

@@ -1,0 +1,1 @@
+"""Small stand-ins, built from installed packages."""

@@ -1,0 +1,1 @@
+"""From recorded predictions to benefit curves, operating points, calibration and statistics."""

@@ -1,0 +1,1 @@
+"""Runs as data, their records, and the engines that train what has none."""

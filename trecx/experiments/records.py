@@ -1,0 +1,184 @@
+"""The unit of result: a run record, a folder with everything the book computes from.
+
+    manifest.json         run, recipe, data, versions, hardware, wall time, parameters, cost of every exit
+    history.csv           one row an epoch: learning rate, loss and validation accuracy of every exit
+    predictions.npz       log-softmax of every exit and labels, validation and test
+    weights.safetensors   the last epoch's weights (may be left out of a published record)
+
+Log-probabilities are float16: their relative precision is highest where they are near zero, which is where
+confidence thresholds decide; the predicted class is kept exactly.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trecx import paths
+from trecx.errors import TrecxError
+from trecx.evaluation.calibration import fit_temperature
+from trecx.evaluation.points import chosen_point
+from trecx.evaluation.trace import Trace
+from trecx.models.methods import get_method
+
+FILES = ("manifest.json", "history.csv", "predictions.npz")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run on disk."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Everything about the run but its numbers per epoch and sample."""
+        return json.loads((self.folder / "manifest.json").read_text())
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @cached_property
+    def predictions(self) -> dict[str, NDArray[Any]]:
+        """`val_log_probs`, `test_log_probs` (n, exits, classes) float32; `val_labels`, `test_labels` (n,)."""
+        path = self.folder / "predictions.npz"
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {k: _unpack(arrays[k]) if "probs" in k else arrays[k] for k in arrays.files}
+        except Exception as error:
+            raise TrecxError(f"{path} is damaged ({error}): delete {self.folder} and train the run again") from error
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.folder.name
+
+    @property
+    def weights(self) -> Path:
+        """File of the trained weights."""
+        return self.folder / "weights.safetensors"
+
+    def trace(self, split: str = "test", *, score: str = "max_prob", unit: str = "flops", rule: str = "") -> Trace:
+        """Scores, hits and cumulative costs of every exit on `split` (`val` or `test`).
+
+        Args:
+            split: which samples.
+            score: `max_prob`, `margin` or `entropy`.
+            unit: `flops` (keras-flops, as the paper) or `macs`.
+            rule: `>` or `>=`, the method's own by default.
+        """
+        method = get_method(self.manifest["run"]["method"])
+        return Trace.from_log_probs(
+            self.predictions[f"{split}_log_probs"],
+            self.predictions[f"{split}_labels"],
+            np.asarray(self.manifest["cost"][unit], dtype=float),
+            rule=rule or method.rule,
+            score=score,
+        )
+
+    def accuracies(self, split: str = "test") -> NDArray[np.float64]:
+        """Standalone accuracy of every exit, all samples through that exit, as fractions (exits,)."""
+        hits = self.predictions[f"{split}_log_probs"].argmax(2) == self.predictions[f"{split}_labels"][:, None]
+        return hits.mean(0)
+
+
+def open_record(path: str | Path) -> Record:
+    """Return the record in the folder `path`, or of that name in the records folder; TrecxError without one."""
+    folder = Path(path)
+    if not folder.is_dir():
+        named = [f for root in (paths.RECORDS, paths.PUBLISHED) for f in root.glob(f"*/{path}")]
+        if not named:
+            raise TrecxError(f"no record {str(path)!r}: give a record's folder, or a name from {paths.RECORDS}")
+        folder = named[0]
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise TrecxError(f"{folder} is no complete run record: {', '.join(missing)} missing")
+    return Record(folder)
+
+
+def all_records(data: str, *, published_only: bool = False) -> list[Record]:
+    """Every complete record of a data set; a fresh one stands in for a published one of the same name."""
+    roots = [paths.PUBLISHED] if published_only else [paths.PUBLISHED, paths.RECORDS]
+    folders = {f.name: f for root in roots for f in sorted((root / data).glob("*"))}
+    return [Record(f) for f in folders.values() if all((f / name).is_file() for name in FILES)]
+
+
+def pack(log_probs: Tensor) -> NDArray[np.float16]:
+    """(n, exits, classes) float32 -> float16 with every row's largest entry still the only largest."""
+    exact = log_probs.clamp(min=-6e4).numpy()
+    packed = exact.astype(np.float16)
+    top = exact.argmax(-1)[..., None]
+    # Rounding can tie or swap the two best classes: lower whatever now matches or beats the true best.
+    best = np.take_along_axis(packed, top, -1)
+    rivals = packed >= best
+    np.put_along_axis(rivals, top, False, -1)
+    packed[rivals] = np.broadcast_to(np.nextafter(best, np.float16(-np.inf)), packed.shape)[rivals]
+    return packed
+
+
+def _unpack(packed: NDArray[np.float16]) -> NDArray[np.float32]:
+    """float16 log-probabilities as float32, normalised again after the rounding."""
+    wide = torch.from_numpy(packed.astype(np.float32))
+    return wide.log_softmax(-1).numpy()
+
+
+def write(folder: Path, manifest: Mapping[str, Any], history: pd.DataFrame, predictions: Mapping[str, Any]) -> None:
+    """Write the three files of a record into `folder`."""
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
+    np.savez_compressed(folder / "predictions.npz", **predictions)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `target` only if the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_files(source: Path, target: Path, names: Iterable[str] = FILES) -> None:
+    """Copy those of `names` that are there from one record's folder into another that exists."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def temperatures(record: Record) -> NDArray[np.float64]:
+    """The temperature (K,) of each exit of a record, fitted on its validation samples."""
+    log_probs, labels = record.predictions["val_log_probs"], record.predictions["val_labels"]
+    return np.array([fit_temperature(log_probs[:, k], labels) for k in range(log_probs.shape[1])])
+
+
+def chosen_thresholds(records: Sequence[Record], baseline: Sequence[Record] = (), drop: float = 1) -> list[float]:
+    """The threshold of each record, chosen on its validation part: the cheapest that keeps the accuracy there.
+
+    `drop` points below the mean of `baseline`, or below the record's own final exit where there is none. NaN: no
+    threshold keeps it.
+    """
+    found = []
+    for record in records:
+        val = record.trace("val")
+        wanted = float(np.mean([r.accuracies("val")[-1] for r in baseline])) if baseline else val.final_accuracy
+        found.append(chosen_point(val, val, wanted - drop / 100).threshold)
+    return found

@@ -1,0 +1,325 @@
+"""Runs as data, and the way to one record: find it, or train it."""
+
+import ast
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import MISSING, asdict, dataclass, fields
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from trecx import data as datasets
+from trecx import paths
+from trecx.errors import TrecxError
+from trecx.experiments.machine import hardware, versions
+from trecx.experiments.records import FILES, Record, all_records, copy_files, pack, whole_folder, write
+from trecx.models.build import build, input_shape
+from trecx.models.cost import Cost, measure
+from trecx.models.methods import get_method
+from trecx.models.network import EarlyExitNetwork
+from trecx.tasks import TASKS, get_task
+from trecx.training import start
+from trecx.training.batches import resize, scale, to_input
+from trecx.training.device import arithmetic, default_device, keep_freed_memory
+from trecx.training.loop import Report, log_probs, train
+from trecx.training.losses import early_weights
+from trecx.training.recipes import Recipe, get_recipe
+from trecx.training.weights import load_weights, save_weights
+
+PROFILES = ("quick", "full")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: what to train, on which data, how, under which seed. Checked when it is made.
+
+    `data` is a prepared data set, by default the task's quick stand-in. `epochs`, `w_early` and `taps`
+    replace the recipe's and the method's own where given; `width` and `extra_classes` change the network, `resolution`
+    (pixels, 0 for the task's own) its inputs. `start` names trained weights to go on from, see `trecx.training.start`
+    (they need not be there before the training); `frozen` then trains the heads alone.
+    """
+
+    task: str
+    method: str
+    data: str = ""
+    recipe: str = "quick"
+    seed: int = 0
+    epochs: int | None = None
+    w_early: float | None = None
+    taps: tuple[str, ...] | None = None
+    width: float = 1.0
+    extra_classes: int = 0
+    start: str = ""
+    frozen: bool = False
+    resolution: int = 0
+
+    def __post_init__(self) -> None:
+        task = get_task(self.task)
+        method = get_method(self.method, self.task)
+        if not self.data:
+            object.__setattr__(self, "data", task.quick_data)
+        if self.data not in (task.quick_data, task.full_data):
+            raise TrecxError(
+                f"data set {self.data!r} is not of task {self.task}: choose {task.quick_data} or {task.full_data}"
+            )
+        get_recipe(self.recipe, self.task, self.epochs)
+        early_weights(method, self.task, self.w_early, 0, (1.0,))
+        if self.seed < 0 or self.extra_classes < 0:
+            raise TrecxError("seed and extra_classes are impossible: choose whole numbers from 0")
+        if self.start and start.task_of(self.start) != self.task:
+            raise TrecxError(f"start {self.start!r} is of task {start.task_of(self.start)}, not {self.task}")
+        if self.start and (self.width != 1 or self.extra_classes):
+            raise TrecxError(
+                f"start {self.start!r} has the benchmark's own size: it takes width 1 and no extra classes"
+            )
+        if self.frozen and not self.start:
+            raise TrecxError("a frozen backbone needs trained weights: give start as well")
+        if self.resolved_recipe.teacher and not self.start:
+            raise TrecxError(f"recipe {self.recipe!r} learns from trained weights: give start as well")
+        with torch.random.fork_rng(devices=[]):
+            self.network()  # refuses an impossible tap or width now, not after the runs before it
+
+    @property
+    def resolved_recipe(self) -> Recipe:
+        """The recipe with this run's epochs."""
+        return get_recipe(self.recipe, self.task, self.epochs)
+
+    @property
+    def name(self) -> str:
+        """Readable and unique among the runs of a data set."""
+        options = [f"w{self.w_early:g}"] if self.w_early is not None else []
+        options += [f"tap-{'-'.join(self.taps)}"] if self.taps is not None else []
+        options += [f"width{self.width:g}"] if self.width != 1 else []
+        options += [f"extra{self.extra_classes}"] if self.extra_classes else []
+        options += [f"res{self.resolution}"] if self.resolution else []
+        options += [f"from-{self.start}"] if self.start else []
+        options += ["frozen"] if self.frozen else []
+        parts = [self.task, self.method, *options, f"{self.recipe}{self.resolved_recipe.epochs}", f"seed{self.seed}"]
+        return "-".join(parts)
+
+    def network(self) -> EarlyExitNetwork:
+        """The network with fresh weights; those of `start` come in when it is trained."""
+        torch.manual_seed(self.seed)
+        classes = len(TASKS[self.task].classes) + self.extra_classes
+        return build(
+            self.task, self.method, taps=self.taps, width=self.width, classes=classes, resolution=self.resolution
+        )
+
+
+def runs_of(profile: str, task: str, method: str, seeds: Iterable[int], **options: Any) -> list[Run]:
+    """The runs of one method under a profile, one a seed: `quick` data and recipe, or `full` data, `fast` recipe."""
+    if profile not in PROFILES:
+        raise TrecxError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    spec = get_task(task)
+    data, recipe = (spec.quick_data, "quick") if profile == "quick" else (spec.full_data, "fast")
+    return [Run(task, method, data, **{"recipe": recipe, "seed": seed, **options}) for seed in seeds]
+
+
+def find(run: Run) -> Record | None:
+    """The record of `run`, if one exists that this code and this data would make again.
+
+    Records in the book's folder are published results: they count as long as run and recipe are the same.
+    """
+    for root, same_code in ((paths.RECORDS, True), (paths.PUBLISHED, False)):
+        folder = root / run.data / run.name
+        if not (folder / "manifest.json").is_file():
+            continue
+        record = Record(folder)
+        wanted = identity(run, datasets.load(run.data).checksum if same_code else "")
+        made = record.manifest | settings(record)
+        keys = [key for key in wanted if key != "start" or wanted[key]] if same_code else ["run", "recipe"]
+        if all(made.get(key) == wanted[key] for key in keys):
+            return record
+    return None
+
+
+def settings(record: Record) -> dict[str, dict[str, Any]]:
+    """`run` and `recipe` of a record, with today's defaults for fields that did not exist when it was made."""
+    kinds: dict[str, Any] = {"run": Run, "recipe": Recipe}
+    return {key: _defaults(kind) | record.manifest.get(key, {}) for key, kind in kinds.items()}
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """Default values of a dataclass, as JSON gives them back."""
+    return json.loads(json.dumps({f.name: f.default for f in fields(kind) if f.default is not MISSING}))
+
+
+def publish(record: Record) -> Record:
+    """Copy a record into the book's folder, where it counts as a result whatever becomes of the build folder.
+
+    Of the seeds of one setting only the best on validation (final exit) keeps its weights.
+    """
+    target = paths.PUBLISHED / record.folder.parent.name / record.name
+    if target != record.folder:
+        with whole_folder(target) as folder:
+            copy_files(record.folder, folder, (*FILES, record.weights.name))
+
+    def setting(r: Record) -> dict[str, Any]:
+        return settings(r)["run"] | {"seed": None}
+
+    siblings = [r for r in all_records(target.parent.name, published_only=True) if setting(r) == setting(record)]
+    best = max(siblings, key=lambda r: r.accuracies("val")[-1])
+    for sibling in siblings:
+        if sibling.folder != best.folder:
+            sibling.weights.unlink(missing_ok=True)
+    return Record(target)
+
+
+def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
+    """Train `run` (from its last finished epoch, if it was interrupted) and write its record."""
+    keep_freed_memory()
+    data = datasets.load(run.data)
+    device = default_device()
+    network, recipe = run.network(), run.resolved_recipe
+    if run.start:
+        start.apply(network, run.start)
+    cost = measure(network, input_shape(run.task, run.resolution))
+    splits = [(inputs(data, s, run), labels(data, s)) for s in ("train", "val", "test")]
+    target = paths.RECORDS / run.data / run.name
+    ident = identity(run, data.checksum)
+    partial = target.with_name(f"{run.name}.partial")
+    _start_or_go_on(partial, ident)
+    progress = train(
+        network,
+        get_method(run.method),
+        recipe,
+        run.task,
+        (*splits[0], *splits[1]),
+        seed=run.seed,
+        w_early=run.w_early,
+        shares=tuple(c / cost.macs[-1] for c in cost.macs[:-1]),
+        frozen=run.frozen,
+        teacher=start.teacher(run.start) if recipe.teacher else None,
+        state=partial / "state.safetensors",
+        report=report,
+        device=device,
+    )
+    predictions: dict[str, Any] = {}
+    for name, (x, y) in zip(("val", "test"), splits[1:], strict=True):
+        predictions[f"{name}_log_probs"] = pack(log_probs(network, x.to(device), run.task))
+        predictions[f"{name}_labels"] = y.numpy().astype(np.uint8)
+    manifest = ident | {
+        "cost": asdict(cost),
+        "data": {
+            "name": data.name,
+            "title": data.title,
+            "description": data.description,
+            "stand_in": data.stand_in,
+            "checksum": data.checksum,
+            "sizes": {s: len(getattr(data, f"y_{s}")) for s in ("train", "val", "test")},
+        },
+        "seconds": round(progress.seconds, 2),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "hardware": hardware(device),
+        "arithmetic": arithmetic(device, recipe.precision),
+    }
+    with whole_folder(target) as folder:
+        write(folder, manifest, pd.DataFrame(progress.rows), predictions)
+        save_weights(network, folder / "weights.safetensors")
+    shutil.rmtree(partial, ignore_errors=True)
+    return Record(target)
+
+
+def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
+    """Run the record's weights over its test data again: accuracies now and as recorded, in percent an exit.
+
+    With a `threshold` also the accuracy, the exit shares and the mean FLOPs of really stopping early there.
+    """
+    run = run_of(record)
+    network = run.network()
+    load_weights(network, record.weights)
+    data = datasets.load(run.data)
+    if data.checksum != record.manifest["data"]["checksum"]:
+        raise TrecxError(
+            f"data set {run.data} is not the one that {record.name} was trained on: "
+            f"its checksum is {data.checksum[:12]}, the record's {record.manifest['data']['checksum'][:12]}"
+        )
+    x, y = inputs(data, "test", run), labels(data, "test")
+    again = log_probs(network, x, run.task).argmax(2) == y[:, None]
+    answer = {
+        "record": str(record.folder),
+        "samples": len(data.y_test),
+        "accuracies": [round(100 * a, 4) for a in again.double().mean(0).tolist()],
+        "recorded": [round(100 * float(a), 4) for a in record.accuracies("test")],
+    }
+    if threshold is not None:
+        parts = [network.predict(scale(rows, run.task), threshold) for rows in x.split(500)]
+        probabilities, taken = (torch.cat(values) for values in zip(*parts, strict=True))
+        shares = torch.bincount(taken, minlength=network.num_exits).double() / len(y)
+        answer |= {
+            "threshold": threshold,
+            "accuracy": round(100 * (probabilities.argmax(1) == y).double().mean().item(), 4),
+            "exit_shares": shares.tolist(),
+            "mean_flops": float(shares @ torch.tensor(record.manifest["cost"]["flops"], dtype=torch.double)),
+        }
+    return answer
+
+
+def run_of(record: Record) -> Run:
+    """The run that made a record."""
+    fields = dict(record.manifest["run"])
+    if fields.get("taps") is not None:
+        fields["taps"] = tuple(fields["taps"])
+    return Run(**fields)
+
+
+def inputs(data: datasets.Dataset, split: str, run: Run) -> torch.Tensor:
+    """Network inputs of a split (n, C, H, W) in their stored type, at the run's resolution."""
+    return resize(to_input(getattr(data, f"x_{split}")), run.resolution)
+
+
+def labels(data: datasets.Dataset, split: str) -> torch.Tensor:
+    """Labels of a split (n,) int64."""
+    return torch.from_numpy(np.asarray(getattr(data, f"y_{split}"), dtype=np.int64))
+
+
+def cost_of(run: Run) -> Cost:
+    """Parameters and cost of the run's network, without training it."""
+    return measure(run.network(), input_shape(run.task, run.resolution))
+
+
+def identity(run: Run, checksum: str) -> dict[str, Any]:
+    """What makes two runs the same: their settings, the data, the weights they start from, and the code that trains.
+
+    `start` is the sha256 of these weights, empty if they are not there; absent for a run from scratch.
+    """
+    ident = {
+        "run": asdict(run),
+        "recipe": asdict(run.resolved_recipe),
+        "checksum": checksum,
+        "engine": engine_fingerprint(),
+    }
+    if run.start:
+        ident["start"] = start.checksum(run.start)
+    return json.loads(json.dumps(ident))  # through JSON, so that it compares with a manifest
+
+
+@cache
+def engine_fingerprint() -> str:
+    """Checksum of the code that decides a training's outcome, comments and layout aside."""
+    package = Path(__file__).parents[1]
+    models = ("layers", "backbones", "heads", "network", "methods", "build")
+    training = ("losses", "augment", "batches", "optimizer", "loop", "state", "device", "start")
+    rooms = (("models", models), ("training", training))
+    files = [package / room / f"{name}.py" for room, names in rooms for name in names]
+    sources = [ast.unparse(ast.parse(file.read_text())) for file in files]
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+
+
+def _start_or_go_on(partial: Path, ident: dict[str, Any]) -> None:
+    """Keep an interrupted run's state only if it is of the very same run."""
+    note = partial / "identity.json"
+    if partial.is_dir() and not (note.is_file() and json.loads(note.read_text()) == ident):
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_suffix(".tmp")
+    temporary.write_text(json.dumps(ident))
+    temporary.replace(note)

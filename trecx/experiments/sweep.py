@@ -1,0 +1,110 @@
+"""Sweeps: a list of runs as data, and engines that carry it out.
+
+A specification is a YAML file:
+
+    defaults: {task: ic, data: cifar10, recipe: fast}
+    runs:
+      - {method: [baseline, trecx_ev], seed: [0, 1, 2]}
+      - {method: trecx_ev, w_early: [0.2, 0.8]}
+
+Its keys are the fields of `trecx.experiments.runs.Run`; a list of values stands for one run each, several lists for
+every combination. Runs keep the order of the file, so what matters most goes first.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+
+from trecx import paths
+from trecx.errors import TrecxError
+from trecx.experiments.pool import fit
+from trecx.experiments.ray import Say, on_ray
+from trecx.experiments.records import Record
+from trecx.experiments.runs import Run, find, publish
+
+ENGINES = ("local", "ray")
+
+
+def own(name: str) -> Path:
+    """The file of one of the project's own sweeps; TrecxError with their names otherwise."""
+    names = sorted(path.stem for path in paths.SWEEPS.glob("*.yaml"))
+    if name not in names:
+        raise TrecxError(f"unknown sweep {name!r}: choose one of {', '.join(names)}")
+    return paths.SWEEPS / f"{name}.yaml"
+
+
+def load(path: Path) -> list[Run]:
+    """Read a specification; each run once, in the order of the file.
+
+    Raises:
+        TrecxError: no such file, not YAML, an unknown key, or a run that is impossible.
+    """
+    try:
+        spec = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise TrecxError(f"no sweep at {path}: give a YAML file, such as those in {paths.SWEEPS}") from error
+    except yaml.YAMLError as error:
+        raise TrecxError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(spec, dict) or not isinstance(spec.get("runs"), list) or {*spec} - {"defaults", "runs"}:
+        raise TrecxError(f"{path} is no sweep: it needs `runs`, a list, and may have `defaults`, nothing else")
+    allowed = [field.name for field in fields(Run)]
+    defaults = spec.get("defaults") or {}
+    runs: list[Run] = []
+    for number, entry in enumerate(spec["runs"], start=1):
+        if not isinstance(entry, dict) or not isinstance(defaults, dict):
+            raise TrecxError(f"entry {number} of {path} is no set of fields: give some of {', '.join(allowed)}")
+        settings = {**defaults, **entry}
+        if unknown := [key for key in settings if key not in allowed]:
+            raise TrecxError(f"unknown field {unknown[0]!r} in {path}: choose from {', '.join(allowed)}")
+        if missing := [key for key in ("task", "method") if key not in settings]:
+            raise TrecxError(f"entry {number} of {path} has no {missing[0]}")
+        choices = [value if isinstance(value, list) else [value] for value in settings.values()]
+        for values in itertools.product(*choices):
+            given = dict(zip(settings, values, strict=True))
+            if isinstance(given.get("taps"), str):
+                given["taps"] = tuple(given["taps"].split(","))  # several exits of one network: "block1,block3"
+            try:
+                runs.append(Run(**given))
+            except (TrecxError, TypeError) as error:
+                raise TrecxError(f"entry {number} of {path}: {error}") from error
+    return list(dict.fromkeys(runs))
+
+
+def execute_all(
+    runs: Sequence[Run],
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    to_publish: bool = False,
+    say: Say = lambda line: print(line, flush=True),
+) -> list[Record]:
+    """Records of `runs`, training those that have none; finished ones are kept, whatever happens to the others.
+
+    Args:
+        runs: what is wanted, the most important first.
+        engine: `local` (processes on this machine) or `ray` (a cluster, or this machine).
+        workers: runs side by side; the default is one a core (local) or what the cluster has (ray).
+        address: of a running Ray cluster; without it Ray starts on this machine.
+        to_publish: copy each finished record into the book's folder at once.
+        say: receives progress, one line at a time.
+
+    Raises:
+        TrecxError: unknown engine, Ray missing or not reachable, or a run that failed.
+    """
+    if engine not in ENGINES:
+        raise TrecxError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+
+    def finished(record: Record) -> None:
+        if to_publish:
+            publish(record)
+
+    for run in runs:
+        if (record := find(run)) is not None:
+            finished(record)
+    if engine == "local":
+        return fit(runs, workers=workers, in_order=True, say=say, finished=finished)
+    return on_ray(runs, workers, address, say, finished)

@@ -1,0 +1,1 @@
+"""Backbones, exit heads, the early-exit network, the methods, and what a network costs."""

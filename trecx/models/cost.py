@@ -1,0 +1,134 @@
+"""What a network costs: parameters, MACs and FLOPs of every exit, counted by fvcore.
+
+Two conventions, both cumulative over everything that runs before a sample leaves (all earlier heads
+included), both for one sample in inference:
+
+* `macs`: multiply-accumulates of convolutions and dense layers, nothing else.
+* `flops`: what keras-flops reports, the convention of the paper (its reference 54): 2 per MAC, 1 per
+  output element of a bias, 2 per element and 6 per channel of batch norm, 1 per element of a residual
+  sum, the window per output of a pooling, 5 per class of a softmax; ReLU, slices and concatenation are free.
+
+`fvcore` is the figure of fvcore's default settings: MACs plus 2 per element of batch norm.
+"""
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trecx.models.network import EarlyExitNetwork
+
+with warnings.catch_warnings():
+    # fvcore scripts a loss on import and traces the model; torch announces the end of both.
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a network. The tuples have one entry an exit, cheapest first."""
+
+    params: int  # with batch norm's running statistics, as Keras counts
+    trainable_params: int
+    macs: tuple[int, ...]
+    flops: tuple[int, ...]
+    fvcore: tuple[int, ...]
+
+
+def measure(network: EarlyExitNetwork, input_shape: tuple[int, int, int]) -> Cost:
+    """Count parameters and the cumulative cost of every exit on an input of `input_shape` (C, H, W)."""
+    trainable = sum(p.numel() for p in network.parameters())
+    statistics = sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    x = torch.zeros(1, *input_shape)
+    prefixes = [Prefix(network, k) for k in range(network.num_exits)]
+    return Cost(
+        params=trainable + statistics,
+        trainable_params=trainable,
+        macs=tuple(count(prefix, x, MAC_RULES) for prefix in prefixes),
+        flops=tuple(count(prefix, x, KERAS_RULES) for prefix in prefixes),
+        fvcore=tuple(count(prefix, x, {}) for prefix in prefixes),
+    )
+
+
+class Prefix(nn.Module):
+    """The part of a network that runs when a sample leaves at exit `last`, with every softmax on the way."""
+
+    def __init__(self, network: EarlyExitNetwork, last: int) -> None:
+        super().__init__()
+        self.network, self.last = network, last
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [logits.softmax(1) for logits in self.network(x, last=self.last)]
+
+
+Rule = Callable[[list[Any], list[Any]], Counter[str] | float]
+
+
+def count(module: nn.Module, x: Tensor, rules: dict[str, Rule]) -> int:
+    """Total of fvcore's analysis of `module` in inference mode on `x`, with `rules` by operator name on top."""
+    was_training = module.training
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    analysis = FlopCountAnalysis(module.eval(), x).set_op_handle(**rules)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        total = analysis.total()
+    module.train(was_training)
+    return round(total)
+
+
+# The rules of keras-flops. fvcore hands each the operator's inputs and outputs as traced values.
+def _convolution(inputs: list[Any], outputs: list[Any]) -> float:
+    kernel, out = get_shape(inputs[1]), get_shape(outputs[0])
+    bias = 0 if get_shape(inputs[2]) is None else prod(out)
+    return 2 * prod(kernel[1:]) * prod(out) + bias
+
+
+def _dense(inputs: list[Any], outputs: list[Any]) -> float:
+    features, out = get_shape(inputs[0]), get_shape(outputs[0])
+    return 2 * features[-1] * prod(out) + (0 if get_shape(inputs[2]) is None else prod(out))
+
+
+def _batch_norm(inputs: list[Any], outputs: list[Any]) -> float:
+    out = get_shape(outputs[0])
+    return 2 * prod(out) + 6 * out[1]
+
+
+def _pool(inputs: list[Any], outputs: list[Any]) -> float:
+    window = [size.toIValue() for size in inputs[1].node().inputs()]
+    return prod(window) * prod(get_shape(outputs[0]))
+
+
+def _map_elements(inputs: list[Any], outputs: list[Any]) -> float:
+    """One per element of a feature map; sums of sizes, which the tracer also records, are no arithmetic."""
+    out = get_shape(outputs[0])
+    return prod(out) if out is not None and len(out) == 4 else 0
+
+
+def _softmax(inputs: list[Any], outputs: list[Any]) -> float:
+    return 5 * prod(get_shape(outputs[0]))
+
+
+def _free(inputs: list[Any], outputs: list[Any]) -> float:
+    """fvcore prefers its own rule over None, so what costs nothing needs a rule that says so."""
+    return 0
+
+
+MAC_RULES: dict[str, Rule] = {"aten::batch_norm": _free, "aten::adaptive_avg_pool2d": _free}
+KERAS_RULES: dict[str, Rule] = {
+    "aten::_convolution": _convolution,
+    "aten::linear": _dense,
+    "aten::batch_norm": _batch_norm,
+    "aten::avg_pool2d": _pool,
+    "aten::max_pool2d": _pool,
+    "aten::add": _map_elements,
+    "aten::mul": _map_elements,
+    "aten::softmax": _softmax,
+}

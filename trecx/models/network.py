@@ -1,0 +1,130 @@
+"""The early-exit network of Figure 1: a backbone, exit heads at its taps, a final head."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from trecx.errors import TrecxError
+from trecx.models.heads import DepthwiseExit, EarlyViewHead, ExitHead, FinalHead
+
+
+class EarlyExitNetwork(nn.Module):
+    """A backbone whose stages run in order; after a tapped stage its exit head classifies.
+
+    Args:
+        backbone: stages by name, in order.
+        exits: exit head by tap name, any number of them, none for a plain network.
+        final: classifier after the last stage.
+    """
+
+    def __init__(self, backbone: nn.Sequential, exits: Mapping[str, ExitHead], final: FinalHead) -> None:
+        super().__init__()
+        taps = [name for name, _ in backbone.named_children()]
+        for tap in exits:
+            if tap not in taps[:-1]:
+                raise TrecxError(f"unknown tap {tap!r}: choose one of {', '.join(taps[:-1])}")
+        self.backbone = backbone
+        self.exits = nn.ModuleDict({tap: exits[tap] for tap in taps if tap in exits})
+        self.final = final
+
+    @property
+    def num_exits(self) -> int:
+        """Early exits and the final one."""
+        return len(self.exits) + 1
+
+    def forward(self, x: Tensor, last: int | None = None) -> list[Tensor]:
+        """Logits of every exit, cheapest first: (N, C, H, W) -> [(N, classes), ...]. Used for training.
+
+        `last` stops behind that exit (0 is the first); the cost report measures such prefixes.
+        """
+        logits: list[Tensor] = []
+        early = None
+        for tap, stage in self.backbone.named_children():
+            x = stage(x)
+            if tap in self.exits:
+                early, exit_logits = self.exits[tap](x)
+                logits.append(exit_logits)
+                if last == len(logits) - 1:
+                    return logits
+        return [*logits, self.final(x, early)]
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+        """Classify with early exit: a sample whose confidence exceeds `threshold` runs no further (eq. 1).
+
+        The batch goes on with the samples that are left, so the time spent follows the exit rate.
+
+        Args:
+            x: inputs (N, C, H, W).
+            threshold: confidence in [0, 1] that an early exit's largest softmax value must exceed; one for
+                all exits. 1 sends every sample to the final exit.
+
+        Returns:
+            Softmax of the exit taken (N, classes), and the index of that exit (N,), 0 for the first.
+
+        Raises:
+            TrecxError: threshold outside [0, 1].
+        """
+        if not 0 <= threshold <= 1:
+            raise TrecxError(f"threshold {threshold} is impossible: choose a confidence from 0 to 1")
+        was_training = self.training
+        self.eval()
+        probabilities = torch.zeros(len(x), self.num_classes, device=x.device)
+        taken = torch.full((len(x),), self.num_exits - 1, device=x.device)
+        left = torch.arange(len(x), device=x.device)  # rows of the batch that are still running
+        early, exit_index = None, 0
+        for tap, stage in self.backbone.named_children():
+            x = stage(x)
+            if tap not in self.exits:
+                continue
+            early, exit_logits = self.exits[tap](x)
+            softmax = exit_logits.float().softmax(1)
+            leave = softmax.amax(1) > threshold
+            probabilities[left[leave]] = softmax[leave]
+            taken[left[leave]] = exit_index
+            exit_index += 1
+            if leave.any():
+                stay = (~leave).nonzero()[:, 0]
+                left, x, early = left[stay], _rows(x, stay), _rows(early, stay)
+            if len(left) == 0:
+                break
+        else:
+            probabilities[left] = self.final(x, early).float().softmax(1)
+        self.train(was_training)
+        return probabilities, taken
+
+    @property
+    def num_classes(self) -> int:
+        """Length of a logits row."""
+        return self.final.classifier.out_features
+
+    def depthwise_pair(self) -> tuple[nn.Conv2d, nn.Conv2d] | None:
+        """The early and the final depthwise layer that EV-assistance ties, or None without EV-assistance."""
+        if not isinstance(self.final, EarlyViewHead) or not self.exits:
+            return None
+        (head,) = self.exits.values()
+        assert isinstance(head.features, DepthwiseExit)
+        return head.features.depthwise, self.final.view.depthwise
+
+    @torch.no_grad()
+    def transfer_weights(self) -> None:
+        """Copy kernel and bias of the early depthwise layer onto the final one (paper section 3.3)."""
+        pair = self.depthwise_pair()
+        if pair is None:
+            return
+        early, final = pair
+        final.weight.copy_(early.weight)
+        final.bias.copy_(early.bias)  # type: ignore[union-attr,arg-type]
+
+    def l2_kernels(self) -> Iterator[Tensor]:
+        """Kernels under L2: those of ordinary convolutions, 1x1 included; never depthwise, dense, bias or BN."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.groups == 1:
+                yield module.weight
+
+
+def _rows(x: Tensor, rows: Tensor) -> Tensor:
+    """The given samples of a batch (N, C, H, W), in the memory layout they had: another one would slow what follows."""
+    layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    return x[rows].contiguous(memory_format=layout)

@@ -1,0 +1,1 @@
+"""From results to the book: catalogue, figures, chapters and the notebook runner."""

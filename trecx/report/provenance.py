@@ -1,0 +1,132 @@
+"""Where a page's numbers come from, in words."""
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from typing import Any
+
+from trecx import data as datasets
+from trecx.errors import TrecxError
+from trecx.experiments.records import Record
+from trecx.experiments.runs import settings
+from trecx.tasks import TASKS, get_task
+
+
+def origin(profile: str, tasks: Iterable[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What `trecx.report.provenance.provenance` says at the top of a page."""
+    rows = []
+    for name in tasks:
+        task = get_task(name)
+        with redirect_stderr(StringIO()):  # the note that a stand-in is being made is not part of the page
+            data = datasets.load(task.quick_data if profile == "quick" else task.full_data)
+        rows += [{"profile": profile, "data": data.name, "sha256": data.checksum, "seed": seed} for seed in seeds]
+    return rows
+
+
+def provenance_of(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
+    """What `provenance` says of published records: its rows, and a note on what the trainings took."""
+    rows = [
+        {"profile": "full", "data": r.manifest["data"]["name"], "sha256": r.manifest["data"]["checksum"]}
+        | {"seed": r.manifest["run"]["seed"]}
+        for r in records
+    ]
+    hours = sum(record.manifest["seconds"] for record in records) / 3600
+    machines = ", ".join(sorted({record.manifest["hardware"]["model"] for record in records}))
+    count = f"{len(records)} training{'s' * (len(records) > 1)}"
+    other = len([record for record in records if not as_asked(record)])
+    apart = f" {other} of them in float32, on a processor without bfloat16." if other else ""
+    return rows, f"{count}, {hours:.1f} hours of one processor core together ({machines}).{apart}"
+
+
+def as_asked(record: Record) -> bool:
+    """Whether a training had the arithmetic that its recipe asks for: bfloat16 needs a processor made for it."""
+    wanted = record.manifest["recipe"]["precision"]
+    # Older records do not say it: their processor had what the recipe asks for.
+    return record.manifest.get("arithmetic", wanted) == wanted
+
+
+def recipe_text(record: Record) -> str:
+    """A record's recipe in one line."""
+    recipe = record.manifest["recipe"]
+    optimizer = {"sgd": "SGD (Nesterov momentum 0.9)", "adam": "Adam"}[recipe["optimizer"]]
+    schedule = {"onecycle": "one-cycle", "steps": "stepped"}.get(recipe["schedule"], recipe["schedule"])
+    names = {
+        "shift_rows": "time shift by up to {:g} frames",
+        "flip": "random flip",
+        "crop": "random crop by up to {:g}",
+        "affine": "rotation by up to {:g}°, shift by {:g} and zoom by {:g} of the side",
+        "resized_crop": "resized crop of at least {:g} of the area",
+        "colour": "brightness, contrast and saturation by up to {:g}",
+    }
+    augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
+    augment += [f"mixup {recipe['mixup']:g}"] if recipe.get("mixup") else []
+    shrinks = f"weight decay {recipe['weight_decay']:g} on convolution kernels"
+    clip = f", gradients clipped at {recipe['clip']:g}" if recipe.get("clip") else ""
+    transfer = f", weights copied in the first {recipe['transfer']:.0%} of the epochs" if recipe["transfer"] < 1 else ""
+    average = f", averaged weights (decay {recipe['ema']:g} a step)" if recipe.get("ema") else ""
+    teacher = f", {recipe['teacher']:g} of each target from the starting network" if recipe.get("teacher") else ""
+    exits = f" ({recipe['head_rate']:g} times that for early exits)" if recipe.get("head_rate", 1) != 1 else ""
+    precision = recipe["precision"] + (" where the processor has it" if recipe["precision"] == "bfloat16" else "")
+    return (
+        f"{recipe['epochs']} epochs of {schedule} {optimizer}, batch {recipe['batch']}, rate "
+        f"{recipe['rate']:g}{exits}, {shrinks if recipe['weight_decay'] else 'no weight decay'}, "
+        f"{', '.join(augment) or 'no augmentation'}{clip}{average}{teacher}{transfer}, {precision}"
+    )
+
+
+def recipes(records: Sequence[Record]) -> dict[str, list[str]]:
+    """What sets a run's recipe apart from the first run's -> names; more than one entry: a sweep is not of a piece."""
+    found: dict[str, list[str]] = {}
+    usual = settings(records[0])["recipe"] if records else {}
+    for record in records:
+        own = settings(record)["recipe"]
+        apart = [f"{key} {own[key]} in place of {usual[key]}" for key in own if own[key] != usual[key]]
+        found.setdefault(", ".join(apart), []).append(record.name)
+    return found
+
+
+def provenance(records: Iterable[Any], note: str = "") -> None:
+    """Say at the top of a page which profile, data and seeds its numbers come from.
+
+    Args:
+        records: result records, as mappings or objects, with `profile`, `data` (a prepared data set's name),
+            `sha256` (its checksum; also `data_sha256`) and `seed`. Keys that are absent are left out.
+        note: one more sentence, such as the run time.
+    """
+    from IPython.display import display
+
+    records = list(records)
+    if not records:
+        raise TrecxError("no records: a page must say where its numbers come from")
+    profiles, seeds = (sorted({v for r in records if (v := _field(r, key)) is not None}) for key in ("profile", "seed"))
+    origins = {str(d): _field(r, "sha256", "data_sha256") for r in records if (d := _field(r, "data"))}
+    real = {task.full_data for task in TASKS.values()}
+    parts = []
+    if profiles:
+        parts.append("Profile " + " and ".join(map(str, profiles)))
+    for data, digest in sorted(origins.items()):
+        notes = ([] if data in real else ["stand-in data"]) + ([f"sha256 {digest[:12]}…"] if digest else [])
+        parts.append(f"data {data}" + (f" ({', '.join(notes)})" if notes else ""))
+    if seeds:
+        parts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})")
+    comparable = bool(origins) and set(origins) <= real and "quick" not in profiles
+    sentences = [" · ".join(parts) + "."]
+    if not comparable:
+        sentences.append("These numbers are not comparable with the paper's.")
+    if note:
+        sentences.append(note)
+    text = " ".join(sentences)
+    page = (
+        f'<div class="admonition {"note" if comparable else "warning"} trecx-provenance">'
+        f'<p class="admonition-title">Where these numbers come from</p><p>{html.escape(text)}</p></div>'
+    )
+    display({"text/html": page, "text/plain": text}, raw=True)
+
+
+def _field(record: Any, *keys: str) -> Any:
+    for key in keys:
+        value = record.get(key) if isinstance(record, Mapping) else getattr(record, key, None)
+        if value is not None:
+            return value
+    return None

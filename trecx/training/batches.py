@@ -1,0 +1,92 @@
+"""From stored samples to training batches: inputs, their range, order, augmentation and targets."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+from trecx.training.augment import AUGMENTATIONS, mixup
+from trecx.training.recipes import Recipe
+
+
+def to_input(x: NDArray[Any]) -> Tensor:
+    """Stored samples (N, H, W, C) as network inputs (N, C, H, W), still in their own type.
+
+    The permuted view is already in channels-last order, the fastest layout for these networks.
+    """
+    return torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2)
+
+
+def resize(x: Tensor, side: int, batch: int = 500) -> Tensor:
+    """Images (N, C, H, W) uint8 at `side` x `side` pixels, bilinear with antialiasing; as they are if they fit or 0."""
+    if side in (0, x.shape[3]):
+        return x
+    parts = [
+        F.interpolate(rows.float(), (side, side), mode="bilinear", antialias=True).round().clamp(0, 255).to(x.dtype)
+        for rows in x.split(batch)
+    ]
+    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+
+
+def scale(x: Tensor, task: str) -> Tensor:
+    """Float inputs in the range that the benchmark expects: raw 0-255 (ic), raw MFCC (kws), [0, 1] (vww)."""
+    return x.float() / 255 if task == "vww" else x.float()
+
+
+def batches(recipe: Recipe, n: int, epoch: int, seed: int) -> Iterator[Tensor]:
+    """Row numbers (N,) of every batch of an epoch.
+
+    `shuffle` drops no sample; the last batch may be short. `fixed` composes full batches once, drops the
+    remainder and shuffles their order. `pad` leaves the last batch short for `make_batch` to fill.
+    """
+    draw = Generator().manual_seed(_mix(seed, epoch) + 2)
+    if recipe.batching == "fixed":
+        composed = torch.randperm(n, generator=Generator().manual_seed(seed)).split(recipe.batch)
+        composed = composed[: max(1, n // recipe.batch)]
+        yield from (composed[k] for k in torch.randperm(len(composed), generator=draw).tolist())
+        return
+    rows = torch.arange(n)
+    if recipe.duplicates:
+        extra = torch.randperm(n, generator=Generator().manual_seed(seed))[: recipe.duplicates]
+        rows = torch.cat([rows, extra])
+    shuffled = rows[torch.randperm(len(rows), generator=draw)].split(recipe.batch)
+    # Batch norm cannot learn from a single sample.
+    yield from (batch for batch in shuffled if len(batch) > 1)
+
+
+def make_batch(
+    x: Tensor, y: Tensor, rows: Tensor, recipe: Recipe, task: str, draw: Generator
+) -> tuple[Tensor, Tensor, int]:
+    """Augmented inputs (N, C, H, W), labels (N,) and how many of the last rows are black padding."""
+    batch, labels = scale(x[rows], task), y[rows]
+    for name, arguments in recipe.augment:
+        batch = AUGMENTATIONS[name](batch, draw, *arguments)
+    padded = recipe.batch - len(rows) if recipe.batching == "pad" else 0
+    if padded:
+        batch = torch.cat([batch, batch.new_zeros(padded, *batch.shape[1:])])
+        labels = torch.cat([labels, labels.new_zeros(padded)])
+    return batch.contiguous(memory_format=torch.channels_last), labels, padded
+
+
+def soften(
+    x: Tensor, labels: Tensor, classes: int, recipe: Recipe, draw: Generator, padded: int, teacher: nn.Module | None
+) -> tuple[Tensor, Tensor]:
+    """Blended inputs (N, C, H, W), and for each a distribution over the classes (N, classes) in place of its label."""
+    targets = F.one_hot(labels, classes).float()
+    if recipe.mixup:
+        x, partner, share = mixup(x, draw, recipe.mixup, padded)
+        targets = torch.lerp(targets[partner], targets, share)
+    if teacher is not None:
+        with torch.no_grad():
+            answers = teacher(x)[-1].float().softmax(1)
+        targets = torch.lerp(targets, answers, recipe.teacher)
+    return x, targets
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """One seed for every pair, far apart, so that no two epochs of any two runs draw alike."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 2)
