@@ -248,13 +248,9 @@ def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _results(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx.report import catalogue as results
-    from trecx.report import headline
+    from trecx.report.catalogue import table
 
-    if options.results == headline.ALL:
-        frame = headline.table(options.table or "headline")
-    else:
-        frame = results.table(options.results, options.table or "standalone")
+    frame = table(options.results, options.table or "")
     _say("accuracies, exit rates and savings in percent, differences in points, costs in MFLOPs")
     # Through JSON, which has no NaN: an accuracy that was not reached is null.
     return json.loads(frame.to_json(orient="records", double_precision=6))

@@ -1,48 +1,66 @@
-"""The published records of a sweep, sorted by what was varied."""
+"""The runs of a sweep with their records, sorted by what was varied: what every chapter and table starts from."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from trecx import paths
 from trecx.errors import TrecxError
+from trecx.experiments.pool import fit
 from trecx.experiments.records import Record, open_record
 from trecx.experiments.runs import Run
 from trecx.experiments.sweep import load, own
 from trecx.models.methods import get_method, label_of
+from trecx.tasks import TASKS, get_task
 from trecx.training.losses import W_EARLY
 
-Group = dict[Any, list[Record]]  # the same with the runs' records
+Group = Mapping[Any, list[Record]]  # method, place, weight or label -> records, one a seed
+
+# Where the runs of a chapter come from.
+SOURCES = {
+    "published": "records of long trainings on the real data; nothing is trained",
+    "quick": "trained on small stand-in data, unless a record is there",
+    "full": "trained on the real data, unless a record is there: hours",
+}
+QUICK = "quick"  # the sweep on stand-in data, all tasks in one list
+# Visual wake words counts as trained on from the reference weights: only there does accuracy reach the paper's range.
+SWEEPS = {"ic": "cifar10", "kws": "speech_commands", "vww": "vww96_finetune"}
 
 
 @dataclass(frozen=True)
-class Published:
-    """The runs of a sweep that have a published record, by what was varied; nothing is ever trained for it.
+class Results:
+    """The runs of a sweep, by what was varied.
 
     methods: method -> records, one a seed, of the runs with every setting at its default. static: label -> smaller
     networks without exits, narrower or on fewer pixels. weights: w -> `trecx_ev` under that loss weight. places: method
     -> tap -> records. extra_class: `trecx_ev` with one more class. frozen: method -> records of heads trained alone.
     variants: every other combination of settings, under a name such as 'trecx_concat, w = 0.3'; so are runs that start
-    from other weights than the first of the list. missing: names of runs without a record. sweep: its name.
+    from other weights than the first of the list. sweep: its name; task: of all its runs.
     """
 
     sweep: str = ""
-    methods: Group = field(default_factory=dict)
-    static: Group = field(default_factory=dict)
-    weights: Group = field(default_factory=dict)
-    places: dict[str, Group] = field(default_factory=dict)
+    task: str = ""
+    methods: dict[str, list[Record]] = field(default_factory=dict)
+    static: dict[str, list[Record]] = field(default_factory=dict)
+    weights: dict[float, list[Record]] = field(default_factory=dict)
+    places: dict[str, dict[str, list[Record]]] = field(default_factory=dict)
     extra_class: list[Record] = field(default_factory=list)
-    frozen: Group = field(default_factory=dict)
-    variants: Group = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
+    frozen: dict[str, list[Record]] = field(default_factory=dict)
+    variants: dict[str, list[Record]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
 
     @property
-    def groups(self) -> Group:
+    def groups(self) -> dict[str, list[Record]]:
         """Methods and variants: the rows of tables and the curves of figures."""
         return self.methods | self.variants
 
     @property
-    def named(self) -> Group:
+    def stand_in(self) -> bool:
+        """Whether the runs are on stand-in data, beside which no figure of the paper's may stand."""
+        return any(record.manifest["data"]["stand_in"] for record in self.records)
+
+    @property
+    def named(self) -> dict[str, list[Record]]:
         """Every setting that was trained, under a name for people; none twice."""
         found = {label_of(name): records for name, records in self.groups.items()}
         found |= {f"Baseline, {name}": records for name, records in self.static.items()}
@@ -55,24 +73,94 @@ class Published:
         return {name: found[name] for name in found if name in once.values()}
 
 
-def published(sweep: str, *, may_be_empty: bool = False) -> Published:
-    """The published records of one of the project's sweeps.
+def published(sweep: str) -> Results:
+    """The published records of one of the project's sweeps; nothing is trained.
 
     Raises:
-        TrecxError: no such sweep, or none of its runs has a published record, unless `may_be_empty`.
+        TrecxError: no such sweep, or a run of its list has no published record.
     """
-    found = Published(sweep)
-    runs = load(own(sweep))
-    for run in runs:
-        folder = paths.PUBLISHED / run.data / run.name
-        if not (folder / "manifest.json").is_file():
-            found.missing.append(run.name)
-            continue
-        record = open_record(folder)
-        found.records.append(record)
-        _group(found, run, runs[0]).append(record)
+    return _published(sweep, load(own(sweep)))
+
+
+def gather(
+    source: str,
+    tasks: Iterable[str] = TASKS,
+    *,
+    seed: int = 0,
+    n_seeds: int = 1,
+    epochs: int | None = None,
+    w_early: float | None = None,
+) -> dict[str, Results]:
+    """The runs of several tasks: task -> results. What has no record is trained, all tasks together.
+
+    Args:
+        source: a name in SOURCES.
+        tasks: which; all by default.
+        seed, n_seeds: seeds of the quick runs, counted up from the first; the other lists name their own.
+        epochs: of every run that is trained, in place of the recipe's.
+        w_early: loss weight of T-RecX's early exit, in place of the paper's, in runs that do not vary it.
+
+    Raises:
+        TrecxError: unknown source or task, or a published run without a record.
+    """
+    tasks = list(tasks)
+    sweeps = [(SWEEPS[get_task(task).name], task) for task in tasks]
+    found = collect(source, sweeps, seed=seed, n_seeds=n_seeds, epochs=epochs, w_early=w_early)
+    return dict(zip(tasks, found, strict=True))
+
+
+def collect(
+    source: str,
+    sweeps: Iterable[tuple[str, str]],
+    *,
+    seed: int = 0,
+    n_seeds: int = 1,
+    epochs: int | None = None,
+    w_early: float | None = None,
+) -> list[Results]:
+    """As `gather`, for named sweeps: (sweep on the real data, task) each. `quick` takes the task's part of its list."""
+    if source not in SOURCES:
+        raise TrecxError(f"unknown source {source!r}: choose one of {', '.join(SOURCES)}")
+    if source == "published":
+        return [published(sweep) for sweep, _ in sweeps]
+    plans: list[tuple[str, list[tuple[Run, Run]]]] = []  # the run of the list, and the one that stands in for it
+    for sweep, task in sweeps:
+        if source == "quick":
+            listed = [run for run in load(own(QUICK)) if run.task == task]
+            listed = [replace(run, seed=seed + k) for run in listed for k in range(n_seeds)]
+        else:
+            listed = load(own(sweep))
+        changed = [_changed(run, epochs, w_early) for run in listed]
+        plans.append((QUICK if source == "quick" else sweep, list(zip(listed, changed, strict=True))))
+    records = iter(fit([run for _, plan in plans for _, run in plan]))
+    return [_sorted(sweep, [(run, next(records)) for run, _ in plan]) for sweep, plan in plans]
+
+
+def _changed(run: Run, epochs: int | None, w_early: float | None) -> Run:
+    """The run with a reader's own epochs and loss weight."""
+    own_weight = w_early is not None and run.w_early is None and get_method(run.method).loss == "w"
+    return replace(run, epochs=epochs or run.epochs, w_early=w_early if own_weight else run.w_early)
+
+
+def _published(sweep: str, runs: list[Run]) -> Results:
+    folders = [paths.PUBLISHED / run.data / run.name for run in runs]
+    missing = [folder.name for folder in folders if not (folder / "manifest.json").is_file()]
+    if missing:
+        raise TrecxError(
+            f"{len(missing)} of the {len(runs)} runs of sweep {sweep!r} have no published record, the first is "
+            f"{missing[0]}: run `python -m trecx sweep {sweep} --publish`"
+        )
+    return _sorted(sweep, [(run, open_record(folder)) for run, folder in zip(runs, folders, strict=True)])
+
+
+def _sorted(sweep: str, made: list[tuple[Run, Record]]) -> Results:
+    """The records of runs, by what the run varies."""
+    first = made[0][0]
+    found = Results(sweep, first.task, records=[record for _, record in made])
+    for run, record in made:
+        _group(found, run, first).append(record)
         tap = get_method(run.method).taps[run.task]
-        if not _settings(run, runs[0]):
+        if not _settings(run, first):
             if len(tap) == 1:  # these runs are also one place and, for T-RecX, one loss weight
                 found.places.setdefault(run.method, {}).setdefault(tap[0], []).append(record)
             if run.method == "trecx_ev":
@@ -81,10 +169,6 @@ def published(sweep: str, *, may_be_empty: bool = False) -> Published:
         ordered = {tap: taps[tap] for tap in sorted(taps, key=lambda tap: (len(tap), tap))}  # layer4 before layer10
         taps.clear()
         taps.update(ordered)
-    if not (found.records or may_be_empty):
-        raise TrecxError(
-            f"no run of sweep {sweep!r} has a published record: run `python -m trecx sweep {sweep} --publish`"
-        )
     return found
 
 
@@ -104,7 +188,7 @@ def _settings(run: Run, first: Run) -> dict[str, str]:
     return {name: text for name, text in given.items() if text}
 
 
-def _group(found: Published, run: Run, first: Run) -> list[Record]:
+def _group(found: Results, run: Run, first: Run) -> list[Record]:
     """The list in `found` that a run's record belongs to; only a single setting of the right method is a known one."""
     settings = _settings(run, first)
     if not settings:
@@ -115,7 +199,7 @@ def _group(found: Published, run: Run, first: Run) -> list[Record]:
         return found.frozen.setdefault(run.method, [])
     if run.method == "baseline" and [*settings] in (["width"], ["resolution"]):
         return found.static.setdefault(", ".join(settings.values()), [])
-    if (run.method, *settings) == ("trecx_ev", "w_early"):
+    if (run.method, *settings) == ("trecx_ev", "w_early") and run.w_early is not None:
         return found.weights.setdefault(run.w_early, [])
     if (run.method, *settings) == ("trecx_ev", "extra_classes"):
         return found.extra_class

@@ -45,16 +45,6 @@ def say(text: str) -> None:
     display(Markdown(text))
 
 
-def having(groups: Mapping[str, Any], *methods: str) -> bool:
-    """Whether every one of these methods has records; if not, the page says in one sentence which have none."""
-    from trecx.models.methods import label_of
-
-    missing = [label_of(method) for method in methods if not groups.get(method)]
-    if missing:
-        say(f"*Not shown yet: there is no published run of {', '.join(missing)}.*")
-    return not missing
-
-
 def show_table(
     df: pd.DataFrame,
     name: str,

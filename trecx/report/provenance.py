@@ -2,39 +2,28 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
-from io import StringIO
 from typing import Any
 
-from trecx import data as datasets
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record
 from trecx.experiments.runs import settings
-from trecx.tasks import TASKS, get_task
+from trecx.tasks import TASKS
 
 
-def origin(profile: str, tasks: Iterable[str], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """What `trecx.report.provenance.provenance` says at the top of a page."""
-    rows = []
-    for name in tasks:
-        task = get_task(name)
-        with redirect_stderr(StringIO()):  # the note that a stand-in is being made is not part of the page
-            data = datasets.load(task.quick_data if profile == "quick" else task.full_data)
-        rows += [{"profile": profile, "data": data.name, "sha256": data.checksum, "seed": seed} for seed in seeds]
-    return rows
-
-
-def provenance_of(records: Sequence[Record]) -> tuple[list[dict[str, Any]], str]:
-    """What `provenance` says of published records: its rows, and a note on what the trainings took."""
+def origin(records: Sequence[Record], source: str) -> tuple[list[dict[str, Any]], str]:
+    """What `provenance` says of records: its rows, and of published ones a note on what their trainings took."""
     rows = [
-        {"profile": "full", "data": r.manifest["data"]["name"], "sha256": r.manifest["data"]["checksum"]}
-        | {"seed": r.manifest["run"]["seed"]}
+        {"source": source, "data": r.manifest["data"]["name"], "sha256": r.manifest["data"]["checksum"]}
+        | {"seed": r.manifest["run"].get("seed")}
         for r in records
     ]
-    hours = sum(record.manifest["seconds"] for record in records) / 3600
-    machines = ", ".join(sorted({record.manifest["hardware"]["model"] for record in records}))
-    count = f"{len(records)} training{'s' * (len(records) > 1)}"
-    other = len([record for record in records if not as_asked(record)])
+    trained = [record for record in records if "recipe" in record.manifest]
+    if source == "quick" or not trained:
+        return rows, ""
+    hours = sum(record.manifest["seconds"] for record in trained) / 3600
+    machines = ", ".join(sorted({record.manifest["hardware"]["model"] for record in trained}))
+    count = f"{len(trained)} training{'s' * (len(trained) > 1)}"
+    other = len([record for record in trained if not as_asked(record)])
     apart = f" {other} of them in float32, on a processor without bfloat16." if other else ""
     return rows, f"{count}, {hours:.1f} hours of one processor core together ({machines}).{apart}"
 
@@ -87,10 +76,11 @@ def recipes(records: Sequence[Record]) -> dict[str, list[str]]:
 
 
 def provenance(records: Iterable[Any], note: str = "") -> None:
-    """Say at the top of a page which profile, data and seeds its numbers come from.
+    """Say at the top of a page from which source, data and seeds its numbers come.
 
     Args:
-        records: result records, as mappings or objects, with `profile`, `data` (a prepared data set's name),
+        records: result records, as mappings or objects, with `source` (a name in `trecx.experiments.results.SOURCES`),
+            `data` (a prepared data set's name),
             `sha256` (its checksum; also `data_sha256`) and `seed`. Keys that are absent are left out.
         note: one more sentence, such as the run time.
     """
@@ -99,18 +89,18 @@ def provenance(records: Iterable[Any], note: str = "") -> None:
     records = list(records)
     if not records:
         raise TrecxError("no records: a page must say where its numbers come from")
-    profiles, seeds = (sorted({v for r in records if (v := _field(r, key)) is not None}) for key in ("profile", "seed"))
+    sources, seeds = (sorted({v for r in records if (v := _field(r, key)) is not None}) for key in ("source", "seed"))
     origins = {str(d): _field(r, "sha256", "data_sha256") for r in records if (d := _field(r, "data"))}
     real = {task.full_data for task in TASKS.values()}
     parts = []
-    if profiles:
-        parts.append("Profile " + " and ".join(map(str, profiles)))
+    if sources:
+        parts.append("Source " + " and ".join(map(str, sources)))
     for data, digest in sorted(origins.items()):
         notes = ([] if data in real else ["stand-in data"]) + ([f"sha256 {digest[:12]}…"] if digest else [])
         parts.append(f"data {data}" + (f" ({', '.join(notes)})" if notes else ""))
     if seeds:
         parts.append(f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))})")
-    comparable = bool(origins) and set(origins) <= real and "quick" not in profiles
+    comparable = bool(origins) and set(origins) <= real and "quick" not in sources
     sentences = [" · ".join(parts) + "."]
     if not comparable:
         sentences.append("These numbers are not comparable with the paper's.")

@@ -13,7 +13,7 @@ from trecx.analysis.compare import against_static, difference, dominance, shown
 from trecx.analysis.tables import Group, cost_unit
 from trecx.evaluation.stats import Interval
 from trecx.experiments.records import Record
-from trecx.experiments.results import Published
+from trecx.experiments.results import Results
 
 NOT_YET = "not published yet"
 
@@ -96,7 +96,7 @@ def lost(points: pd.DataFrame, method: str, baseline: Sequence[Record]) -> str:
 
 
 def at_cost_of(
-    found: Published,
+    found: Results,
     network: str,
     method: str = "trecx_ev",
     unit: str = "flops",
