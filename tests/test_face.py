@@ -2,10 +2,12 @@
 
 import inspect
 import pydoc
+import re
 import subprocess
 import sys
 
 import trecx
+from trecx import paths
 
 PROMISED = {
     "build", "EarlyExitNetwork", "ExitHead", "FinalHead", "METHODS", "TASKS", "get_recipe", "train", "measure", "Trace",
@@ -38,3 +40,9 @@ def test_help_lists_every_name() -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, trecx, trecx.data, trecx.cli; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_of_the_face_lists_every_name_once() -> None:
+    text = (paths.BOOK / "api.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\.\. (?:auto\w+|py:data):: (?:trecx\.)?(\w+)$", text, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(trecx.__all__)

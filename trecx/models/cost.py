@@ -50,8 +50,8 @@ def measure(network: EarlyExitNetwork, input_shape: tuple[int, int, int]) -> Cos
         input_shape: channels, height and width of an input.
 
     Returns:
-        Parameters, and per exit, cheapest first: `macs` (multiply-accumulates of convolutions and dense layers) and
-        `flops` (as keras-flops counts, the paper's convention), both with all heads on the way included.
+        The parameters and, an entry an exit, cheapest first, `macs` (multiply-accumulates of convolutions and dense
+        layers) and `flops` (as keras-flops counts, the paper's convention), all heads on the way included.
     """
     trainable = sum(p.numel() for p in network.parameters())
     statistics = sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
