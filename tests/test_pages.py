@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trecx import paths
-from trecx.models import methods
+from trecx.models import cost, methods
 from trecx.report import style
 from trecx.training import recipes
 
@@ -23,3 +23,29 @@ def test_examples_on_extending_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "extend.md", "exec"), namespace)
+        if "resnet18(" in block:
+            of_the_user = namespace["cost"]
+    # By hand: 7x7 on 3 channels to 64 x 16 x 16; 3x3 from 64 to 64 channels, four times, on 8 x 8; each later stage
+    # halves the map and doubles the channels: 3x3 once from half as many, three times more, a 1x1 shortcut.
+    stem, layer1 = 64 * 3 * 49 * 16**2, 4 * 64 * 64 * 9 * 8**2
+    later = sum((c * c // 2 * 9 + 3 * c * c * 9 + c * c // 2) * (512 // c) ** 2 for c in (128, 256, 512))
+    early = stem + layer1 + 64 * 10
+    assert isinstance(of_the_user, cost.Cost)
+    assert of_the_user.macs == (early, early + later + 512 * 10)
+    assert round(early / of_the_user.macs[-1], 2) == 0.32  # the page: a third
+
+
+def test_the_example_of_the_readme_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    (said,) = re.findall(r"^print\(.*\)  # (\(.*\)):", block, flags=re.MULTILINE)
+    exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == said
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/extend.md", "book/api.md"])
+def test_what_the_page_imports_from_the_package_is_in_its_face(page: str) -> None:
+    """Modules are named only for what the face leaves out: layers of the authors' making, the book's drawings."""
+    text = (paths.ROOT / page).read_text(encoding="utf-8")
+    modules = set(re.findall(r"^from (trecx\.[\w.]+) import", text, flags=re.MULTILINE))
+    assert modules <= {"trecx.models.layers", "trecx.report.diagram", "trecx.report.style"}
