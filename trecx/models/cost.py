@@ -138,6 +138,8 @@ KERAS_RULES: dict[str, Rule] = {
     "aten::avg_pool2d": _pool,
     "aten::max_pool2d": _pool,
     "aten::add": _map_elements,
+    "aten::add_": _map_elements,  # in place, as torchvision's networks add
     "aten::mul": _map_elements,
+    "aten::mul_": _map_elements,
     "aten::softmax": _softmax,
 }
