@@ -82,7 +82,7 @@ benchmark: $(READY) ## measure speed, on an idle machine: KERAS=/path/to/python-
 clean: ## remove everything that was built; downloaded data stay in data/
 	rm -rf _build book/notebooks book/tables
 
-# uv is much faster than pip where it is there; it does not know pip's settings, so pip serves whoever has some.
+# uv is much faster than pip where it is there, but does not read PIP_ variables: pip serves whoever sets one of these.
 ifneq ($(shell command -v uv 2>/dev/null),)
 ifeq ($(PIP_INDEX_URL)$(PIP_EXTRA_INDEX_URL)$(PIP_CONFIG_FILE),)
 PIP_INSTALL := uv pip install --python .venv/bin/python
