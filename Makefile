@@ -1,5 +1,5 @@
 # Two commands do the work: `make book` and `make test`. Each sets up what is missing, and needs nothing but
-# Python 3.11 with venv. A stopped `make` is taken up again by the same command.
+# Python 3.11, 3.12 or 3.13 with venv. A stopped `make` is taken up again by the same command.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -8,6 +8,9 @@
 
 PROFILE ?= quick
 PORT ?= 8000
+WORKERS ?= auto
+# PYTHON=python3.13 names the Python of a new .venv; the first of these is that of the published numbers.
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
 
 # TRECX_PYTHON=... names a Python that already has requirements.lock, such as the one of the conda environment
 # `trecx`; then no .venv is made.
@@ -46,8 +49,8 @@ book: _build/html/.built ## run the notebooks that changed, render the book; PRO
 	@echo "The book is ready: open _build/html/index.html, or run: make serve"
 
 .PHONY: test
-test: $(READY) ## run the tests; ARGS='-m "not slow"' leaves out the long ones
-	@$(PY) -m pytest $(ARGS)
+test: $(READY) ## run the tests; ARGS='-m "not slow"' leaves out the long ones, WORKERS=0 runs one at a time
+	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: notebook
 notebook: $(READY) ## rerun one notebook: NB=02_keyword_spotting P='-p seed 3 -p w_early 0.4'
@@ -63,11 +66,12 @@ serve: $(READY) ## show the rendered book on http://127.0.0.1:8000; PORT=...
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
 .PHONY: lint
-lint: $(READY) ## check style, types, and that no notebook holds output
+lint: $(READY) ## check style, types, the direction of imports, and that no notebook holds output
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(if $(NOTEBOOKS),$(PY) -m nbstripout --verify $(NOTEBOOKS))
 	$(PY) -m mypy
+	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()' --no-cache --no-logo
 
 .PHONY: format
 format: $(READY) ## repair what lint can repair
@@ -83,20 +87,30 @@ benchmark: $(READY) ## measure speed, on an idle machine: KERAS=/path/to/python-
 clean: ## remove everything that was built; downloaded data stay in data/
 	rm -rf _build book/notebooks book/tables
 
+# uv is much faster than pip where it is there, but does not read PIP_ variables: pip serves whoever sets one of these.
+ifneq ($(shell command -v uv 2>/dev/null),)
+ifeq ($(PIP_INDEX_URL)$(PIP_EXTRA_INDEX_URL)$(PIP_CONFIG_FILE),)
+PIP_INSTALL := uv pip install --python .venv/bin/python
+endif
+endif
+PIP_INSTALL ?= .venv/bin/python -m pip install --disable-pip-version-check
+
 # The environment. The stamp comes last, so that a stopped installation is not taken for a finished one.
 .venv/.ready: requirements.lock pyproject.toml
 	@rm -f $@
-	@python=; for p in python3.11 python3 python; do \
-	  if "$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then python=$$p; break; fi; \
+	@python=; for p in $(PYTHONS); do \
+	  if "$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+	    python=$$p; break; \
+	  fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "Python 3.11 is needed and was not found (python3 is $$(python3 -V 2>&1)): install it, or use environment.yml." >&2; \
+	  echo "Python 3.11, 3.12 or 3.13 is needed and was not found (tried $(PYTHONS); python3 is $$(python3 -V 2>&1)): install one, or use environment.yml." >&2; \
 	  exit 1; \
 	fi; \
-	"$$python" -m venv .venv || { echo "Python 3.11 lacks venv: install python3.11-venv." >&2; exit 1; }
+	"$$python" -m venv .venv || { echo "$$python lacks venv: install its package, such as python3.11-venv." >&2; exit 1; }
 	@echo "Installing the pinned packages into .venv (once; torch's GPU build takes about 6 GB of disk)"
-	@.venv/bin/python -m pip install --disable-pip-version-check -r requirements.lock
-	@.venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(PIP_INSTALL) -r requirements.lock
+	@$(PIP_INSTALL) --no-build-isolation --no-deps -e .
 	@touch $@
 
 # Changes only when the profile does, so that only then every notebook runs again.

@@ -170,3 +170,16 @@ def test_taps_of_mobilenet_baselines_are_the_nearest_to_the_published_shares() -
     share = {name: count(base.backbone[: k + 1], x, MAC_RULES) / total for k, name in enumerate(names)}
     for taps, wanted in ((BRANCHYNET_TAPS["vww"], (1 / 3, 2 / 3)), (SDN_TAPS["vww"], (1 / 4, 1 / 2, 3 / 4))):
         assert taps == tuple(min(share, key=lambda name: abs(share[name] - w)) for w in wanted)
+
+
+def test_sums_and_products_in_place_count_like_any_other() -> None:
+    """One FLOP per element of a map, by hand: 4 x 6 x 6 for the sum and as many for the product."""
+
+    class InPlace(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            doubled = x * 1.0
+            doubled += x
+            return doubled
+
+    assert count(InPlace(), torch.zeros(1, 4, 6, 6), KERAS_RULES) == 2 * 4 * 6 * 6
+    assert count(InPlace(), torch.zeros(1, 4, 6, 6), MAC_RULES) == 0

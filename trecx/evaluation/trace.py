@@ -176,6 +176,7 @@ def benefit_curve(trace: Trace) -> Curve:
 
     Routing changes only where a threshold passes a running maximum of the scores, so these values (usable as they
     are with the trace's rule) and the two ends are all. Threshold 1 under `>` sends every sample to the final exit.
+    The curve has total accuracies (eq. 2) as fractions, mean costs (eq. 3) in the unit of the trace, and exit rates.
     """
     best = np.maximum.accumulate(trace.scores, axis=1)
     return at_thresholds(trace, np.unique(np.append(best.ravel(), [0.0, 1.0]))[::-1])

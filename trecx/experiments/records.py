@@ -96,7 +96,13 @@ class Record:
 
 
 def open_record(path: str | Path) -> Record:
-    """Return the record in the folder `path`, or of that name in the records folder; TrecxError without one."""
+    """Return the record in the folder `path`, or of that name in the records folder or the book's.
+
+    `.trace("val")` and `.trace("test")` are what it did there, `.accuracies()` those of every exit, as fractions.
+
+    Raises:
+        TrecxError: there is no such folder and no record of that name, or one of its files is missing.
+    """
     folder = Path(path)
     if not folder.is_dir():
         named = [f for root in (paths.RECORDS, paths.PUBLISHED) for f in root.glob(f"*/{path}")]

@@ -173,7 +173,18 @@ def publish(record: Record) -> Record:
 
 
 def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
-    """Train `run` (from its last finished epoch, if it was interrupted) and write its record."""
+    """Train `run` (from its last finished epoch, if it was interrupted) and write its record.
+
+    Args:
+        run: what to train; a quick data set that is missing is built, a full one must be prepared.
+        report: called after each epoch with the number of finished epochs and the last row of the history.
+
+    Returns:
+        The record, a folder named after the run in `_build/records` (or TRECX_RECORDS).
+
+    Raises:
+        TrecxError: the data or the start's weights are missing or damaged, or the loss is not finite any more.
+    """
     keep_freed_memory()
     data = datasets.load(run.data)
     device = default_device()

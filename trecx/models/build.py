@@ -26,7 +26,9 @@ def build(
     classes: int | None = None,
     resolution: int = 0,
 ) -> EarlyExitNetwork:
-    """Build a network with fresh weights from torch's random state.
+    """Build a network with fresh weights from torch's random state (paper Fig. 1 to 6).
+
+    Its `forward` gives the logits of every exit, (N, C, H, W) -> [(N, classes), ...], cheapest first.
 
     Args:
         task: `ic`, `kws` or `vww`.

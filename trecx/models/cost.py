@@ -43,7 +43,16 @@ class Cost:
 
 
 def measure(network: EarlyExitNetwork, input_shape: tuple[int, int, int]) -> Cost:
-    """Count parameters and the cumulative cost of every exit on an input of `input_shape` (C, H, W)."""
+    """Count parameters and the cumulative cost of every exit (paper Table 1), for one sample in inference.
+
+    Args:
+        network: any early-exit network; its weights do not matter and do not change.
+        input_shape: channels, height and width of an input.
+
+    Returns:
+        The parameters and, an entry an exit, cheapest first, `macs` (multiply-accumulates of convolutions and dense
+        layers) and `flops` (as keras-flops counts, the paper's convention), all heads on the way included.
+    """
     trainable = sum(p.numel() for p in network.parameters())
     statistics = sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
     x = torch.zeros(1, *input_shape)
@@ -129,6 +138,8 @@ KERAS_RULES: dict[str, Rule] = {
     "aten::avg_pool2d": _pool,
     "aten::max_pool2d": _pool,
     "aten::add": _map_elements,
+    "aten::add_": _map_elements,  # in place, as torchvision's networks add
     "aten::mul": _map_elements,
+    "aten::mul_": _map_elements,
     "aten::softmax": _softmax,
 }
