@@ -9,7 +9,9 @@ from torch import nn
 
 from trecx.models.build import build
 from trecx.models.cost import KERAS_RULES, MAC_RULES, Cost, count, measure
+from trecx.models.heads import FinalHead
 from trecx.models.layers import conv, conv_bn, dense
+from trecx.models.network import EarlyExitNetwork
 from trecx.tasks import TASKS
 
 # task, method: parameters, cumulative FLOPs (keras-flops), cumulative MACs, fvcore's default
@@ -146,6 +148,18 @@ def test_residual_sum_counts_one_per_element() -> None:
             return x + x
 
     assert count(Sum(), X, KERAS_RULES) == X.numel()
+
+
+def test_a_module_at_several_places_counts_at_each_of_them() -> None:
+    """A shared 3x3 convolution at two of four places: 8 channels at 8 x 8, a first one from 3, a 1x1 between them."""
+    shared, backbone = conv(8, 8, 3), nn.Sequential()
+    for name, stage in {"first": conv(3, 8, 3), "a": shared, "mix": conv(8, 8, 1), "b": shared}.items():
+        backbone.add_module(name, stage)
+    cost = measure(EarlyExitNetwork(backbone, {}, FinalHead(8, (8, 8), 10, "he_normal")), (3, 8, 8))
+    assert cost.macs == (3 * 8 * 9 * 64 + 2 * 8 * 8 * 9 * 64 + 8 * 8 * 64 + 8 * 10,) == (91_728,)
+    biases, pool = 4 * 8 * 64 + 10, 8 * 64
+    assert cost.flops == (2 * 91_728 + biases + pool + 5 * 10,)
+    assert cost.params == (3 * 8 * 9 + 8) + (8 * 8 * 9 + 8) + (8 * 8 + 8) + (8 * 10 + 10)
 
 
 def test_conventions_differ_by_the_stated_terms() -> None:

@@ -11,7 +11,7 @@ from trecx.models.backbones import BACKBONES
 from trecx.models.heads import ConcatHead, DepthwiseExit, EarlyViewHead, ExitHead, FinalHead, branch_conv
 from trecx.models.layers import Channels, Flatten, MixedPool, separable
 from trecx.models.methods import GEOMETRY, Geometry, get_method
-from trecx.models.network import EarlyExitNetwork
+from trecx.models.network import EarlyExitNetwork, inference, stages
 from trecx.tasks import get_task
 
 RESOLUTIONS = range(32, 96, 16)  # of visual wake words; its own is 96
@@ -56,7 +56,8 @@ def build(
     pool = (25, 5) if method == "baseline_mlperf" else g.final_pool
     if resolution:
         pool = final_shape[1:]
-    return EarlyExitNetwork(backbone, exits, _final_head(m.final, g, pool, exits, maps, chosen, classes))
+    final = _final_head(m.final, g, pool, exits, maps, chosen, classes)
+    return EarlyExitNetwork(backbone, exits, final, m.rule)
 
 
 def input_shape(task: str, resolution: int = 0) -> tuple[int, int, int]:
@@ -131,17 +132,15 @@ def _final_head(
 def tap_shapes(backbone: nn.Sequential, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, int, int]]:
     """Channels, height and width of the map behind every stage."""
     shapes, shape = {}, input_shape
-    for name, stage in backbone.named_children():
+    for name, stage in stages(backbone):
         shape = shapes[name] = output_shape(stage, shape)
     return shapes
 
 
-@torch.no_grad()
 def output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Shape, without the batch, that `module` makes of an input of `shape`; leaves its BN statistics alone."""
-    was_training = module.training
-    out: Tensor = module.eval()(torch.zeros(1, *shape))
-    module.train(was_training)
+    """Shape, without the batch, that `module` makes of an input of `shape`; leaves mode and BN statistics alone."""
+    with inference(module):
+        out: Tensor = module(torch.zeros(1, *shape))
     return tuple(out.shape[1:])  # type: ignore[return-value]
 
 

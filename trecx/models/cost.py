@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trecx.models.network import EarlyExitNetwork
+from trecx.models.network import EarlyExitNetwork, inference
 
 with warnings.catch_warnings():
     # fvcore scripts a loss on import and traces the model; torch announces the end of both.
@@ -73,15 +73,12 @@ Rule = Callable[[list[Any], list[Any]], Counter[str] | float]
 
 def count(module: nn.Module, x: Tensor, rules: dict[str, Rule]) -> int:
     """Total of fvcore's analysis of `module` in inference mode on `x`, with `rules` by operator name on top."""
-    was_training = module.training
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    analysis = FlopCountAnalysis(module.eval(), x).set_op_handle(**rules)
+    analysis = FlopCountAnalysis(module, x).set_op_handle(**rules)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    with warnings.catch_warnings():
+    with inference(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        total = analysis.total()
-    module.train(was_training)
-    return round(total)
+        return round(analysis.total())
 
 
 # The rules of keras-flops. fvcore hands each the operator's inputs and outputs as traced values.

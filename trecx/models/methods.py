@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trecx.errors import TrecxError
+from trecx.models.network import Rule
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Method:
     taps: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: T_RECX_TAP)
     transfer: bool = False  # copy the early depthwise weights onto the EV layer while training
     loss: tuple[float, ...] | str = "w"  # weights of the early losses; 'w': the task's w; 'ramp': SDN's
-    rule: str = ">"  # a sample leaves if its score is > (T-RecX) or >= (the baselines) the threshold
+    rule: Rule = ">"  # a sample leaves if its score is > (T-RecX) or >= (the baselines) the threshold
     tasks: tuple[str, ...] = ("ic", "kws", "vww")
 
 

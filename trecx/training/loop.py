@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from trecx.errors import TrecxError
 from trecx.models.methods import Method
-from trecx.models.network import EarlyExitNetwork
+from trecx.models.network import EarlyExitNetwork, inference
 from trecx.training.batches import _mix, batches, make_batch, scale, soften
 from trecx.training.device import autocast, default_device
 from trecx.training.losses import early_weights, exit_losses, joint_loss
@@ -44,7 +44,7 @@ def train(
     report: Report = lambda epochs, row: None,
     device: torch.device | None = None,
 ) -> Progress:
-    """Train `network` in place and return its history.
+    """Train `network` in place, leave it in inference mode, and return its history.
 
     Args:
         network: fresh weights, or those to go on from.
@@ -134,12 +134,12 @@ def train(
         report(epoch + 1, row)
     if average:
         average.keep()
+    network.eval()
     return progress
 
 
-@torch.no_grad()
 def log_probs(network: nn.Module, x: Tensor, task: str, batch: int = 500) -> Tensor:
     """Log-softmax of every exit on inputs (n, C, H, W), in float32 on the CPU: (n, exits, classes)."""
-    network.eval()
-    parts = [torch.stack(network(scale(rows, task)), 1).float().log_softmax(2).cpu() for rows in x.split(batch)]
+    with inference(network):
+        parts = [torch.stack(network(scale(rows, task)), 1).float().log_softmax(2).cpu() for rows in x.split(batch)]
     return torch.cat(parts)
