@@ -133,6 +133,15 @@ BY_HAND = [
     (nn.AvgPool2d((3, 4)), 0, 3 * 4 * 5 * 2 * 1),  # valid windows only: the dropped rows are free
     (nn.Sequential(nn.Flatten(), dense(240, 10), nn.Softmax(1)), 240 * 10, 2 * 240 * 10 + 10 + 5 * 10),
     (nn.ReLU(), 0, 0),
+    # 240 elements: 6 each for statistics of the sample itself, 3 a pair of them, 3 a scale.
+    (nn.GroupNorm(5, 5), 0, 6 * 240 + 3 * 5 + 3 * 5),
+    (nn.GroupNorm(1, 5, affine=False), 0, 6 * 240 + 3),
+    (nn.LayerNorm([5, 8, 6]), 0, 6 * 240 + 3 + 3 * 240),
+    (nn.LayerNorm(6), 0, 6 * 240 + 3 * 5 * 8 + 3 * 6),
+    (nn.InstanceNorm2d(5, affine=True), 0, 6 * 240 + 3 * 5 + 3 * 5),
+    (nn.InstanceNorm2d(5, affine=True, track_running_stats=True), 0, 2 * 240 + 6 * 5),  # as batch norm
+    (nn.Upsample(scale_factor=2), 0, 0),
+    (nn.Upsample(scale_factor=2, mode="bilinear"), 0, 0),
 ]
 
 
@@ -140,6 +149,14 @@ BY_HAND = [
 def test_each_rule_against_its_formula(layer: nn.Module, macs: int, flops: int) -> None:
     assert count(layer, X, MAC_RULES) == macs
     assert count(layer, X, KERAS_RULES) == flops
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.GroupNorm(2, 8), nn.LayerNorm([8, 16, 16]), nn.InstanceNorm2d(8), nn.BatchNorm2d(8)]
+)
+def test_macs_are_those_of_convolutions_and_dense_layers_whatever_is_between(norm: nn.Module) -> None:
+    network = nn.Sequential(conv(3, 8, 1), norm, nn.AvgPool2d(16), nn.Flatten(), dense(8, 10))
+    assert count(network, torch.zeros(1, 3, 16, 16), MAC_RULES) == 3 * 8 * 256 + 8 * 10 == 6_224
 
 
 def test_residual_sum_counts_one_per_element() -> None:

@@ -6,7 +6,10 @@ included), both for one sample in inference:
 * `macs`: multiply-accumulates of convolutions and dense layers, nothing else.
 * `flops`: what keras-flops reports, the convention of the paper (its reference 54): 2 per MAC, 1 per
   output element of a bias, 2 per element and 6 per channel of batch norm, 1 per element of a residual
-  sum, the window per output of a pooling, 5 per class of a softmax; ReLU, slices and concatenation are free.
+  sum, the window per output of a pooling, 5 per class of a softmax; ReLU, slices, concatenation and
+  resizing are free. Group, layer and instance norm take mean and variance from the sample itself, which
+  TensorFlow counts as 4 per element (the mean 1, the variance 3); applying them is 2 per element, 3 per
+  mean and variance, 3 per scale, which for batch norm makes its 6 per channel.
 
 `fvcore` is the figure of fvcore's default settings: MACs plus 2 per element of batch norm.
 """
@@ -98,9 +101,34 @@ def _batch_norm(inputs: list[Any], outputs: list[Any]) -> float:
     return 2 * prod(out) + 6 * out[1]
 
 
+def _own_norm(out: list[int], pairs: int, scale: list[int] | None) -> float:
+    """Of a normalisation with `pairs` means and variances of the sample itself; `scale` is the shape of its weight."""
+    return 6 * prod(out) + 3 * pairs + (3 * prod(scale) if scale is not None else 0)
+
+
+def _group_norm(inputs: list[Any], outputs: list[Any]) -> float:
+    out = get_shape(outputs[0])
+    return _own_norm(out, out[0] * inputs[1].toIValue(), get_shape(inputs[2]))
+
+
+def _layer_norm(inputs: list[Any], outputs: list[Any]) -> float:
+    out = get_shape(outputs[0])
+    return _own_norm(out, prod(out) // prod(_sizes(inputs[1])), get_shape(inputs[2]))
+
+
+def _instance_norm(inputs: list[Any], outputs: list[Any]) -> float:
+    out = get_shape(outputs[0])
+    from_sample = inputs[5].toIValue()  # else it has running statistics, as batch norm
+    return _own_norm(out, out[0] * out[1], get_shape(inputs[1])) if from_sample else _batch_norm(inputs, outputs)
+
+
 def _pool(inputs: list[Any], outputs: list[Any]) -> float:
-    window = [size.toIValue() for size in inputs[1].node().inputs()]
-    return prod(window) * prod(get_shape(outputs[0]))
+    return prod(_sizes(inputs[1])) * prod(get_shape(outputs[0]))
+
+
+def _sizes(value: Any) -> list[int]:
+    """The numbers in a traced list, such as a window."""
+    return [size.toIValue() for size in value.node().inputs()]
 
 
 def _map_elements(inputs: list[Any], outputs: list[Any]) -> float:
@@ -118,11 +146,19 @@ def _free(inputs: list[Any], outputs: list[Any]) -> float:
     return 0
 
 
-MAC_RULES: dict[str, Rule] = {"aten::batch_norm": _free, "aten::adaptive_avg_pool2d": _free}
+_RESIZING = ("aten::upsample_nearest2d", "aten::upsample_bilinear2d", "aten::grid_sampler")
+_NORMS: dict[str, Rule] = {
+    "aten::batch_norm": _batch_norm,
+    "aten::group_norm": _group_norm,
+    "aten::layer_norm": _layer_norm,
+    "aten::instance_norm": _instance_norm,
+}
+MAC_RULES: dict[str, Rule] = dict.fromkeys((*_NORMS, *_RESIZING, "aten::adaptive_avg_pool2d"), _free)
 KERAS_RULES: dict[str, Rule] = {
+    **_NORMS,
+    **dict.fromkeys(_RESIZING, _free),
     "aten::_convolution": _convolution,
     "aten::linear": _dense,
-    "aten::batch_norm": _batch_norm,
     "aten::avg_pool2d": _pool,
     "aten::max_pool2d": _pool,
     "aten::add": _map_elements,
