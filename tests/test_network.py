@@ -1,25 +1,31 @@
 """The networks compute what the paper's do, and `predict` really stops early."""
 
+import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from trecx import paths
 from trecx.errors import TrecxError
 from trecx.evaluation.trace import Trace
 from trecx.models.backbones import BACKBONES
-from trecx.models.build import build, output_shape, tap_shapes
+from trecx.models.build import EXIT_HEADS, FINAL_HEADS, build, output_shape, tap_shapes
 from trecx.models.cost import MAC_RULES, count, measure
 from trecx.models.heads import ExitHead, FinalHead
-from trecx.models.layers import Flatten, SamePad2d, conv, init_kernel
-from trecx.models.methods import METHODS
+from trecx.models.layers import INITIALISERS, Flatten, SamePad2d, conv, init_kernel
+from trecx.models.methods import METHODS, ExitKind, FinalKind
 from trecx.models.network import EarlyExitNetwork
 from trecx.report.diagram import draw_network
-from trecx.tasks import TASKS
+from trecx.tasks import TASKS, Init
 from trecx.training.loop import log_probs
 from trecx.training.weights import load_weights, save_weights
 
@@ -300,6 +306,53 @@ def test_unknown_tap_and_width_are_refused() -> None:
         build("kws", "baseline", taps=("block1",))
     with pytest.raises(TrecxError, match="positive"):
         build("kws", "baseline", width=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"head": "treckx"}, "unknown kind of exit head 'treckx': choose one of '', 'trecx', 'stride_first', 'pool'"),
+        ({"final": "veiw"}, "unknown kind of final head 'veiw': choose one of 'plain', 'view', 'concat'"),
+        ({"rule": "=>"}, "unknown exit rule '=>': choose one of '>', '>='"),
+        ({"loss": "w"}, "unknown loss 'w': choose a TaskWeight, FixedWeights or Ramp"),
+        ({"head": ""}, "method 'trecx_ev' has taps but no exit"),
+    ],
+)
+def test_methods_with_a_wrong_switch_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(TrecxError, match=re.escape(says)):
+        replace(METHODS["trecx_ev"], **changes)
+
+
+def test_every_kind_of_head_can_be_built() -> None:
+    assert {"", *EXIT_HEADS} == set(get_args(ExitKind))
+    assert set(FINAL_HEADS) == set(get_args(FinalKind))
+    assert set(INITIALISERS) == set(get_args(Init))
+
+
+def test_unknown_initialiser_is_refused() -> None:
+    with pytest.raises(TrecxError, match="unknown initialiser 'he': choose one of 'he_normal', 'glorot_uniform'"):
+        conv(3, 8, init="he")
+
+
+@pytest.mark.parametrize("taps", [(), ("block1", "block3")])
+def test_a_final_head_that_looks_at_one_exit_takes_one_tap(taps: tuple[str, ...]) -> None:
+    with pytest.raises(TrecxError, match=f"'trecx_concat' pairs one early exit .* give one tap, not {len(taps)}"):
+        build("kws", "trecx_concat", taps=taps)
+
+
+def test_tasks_are_those_of_the_paper() -> None:
+    facts = {name: (task.full_title, task.tap, task.w, task.input_scale) for name, task in TASKS.items()}
+    assert facts == {
+        "ic": ("CIFAR-10", "stack1", 0.5, 1),
+        "kws": ("Speech Commands", "block2", 0.3, 1),
+        "vww": ("Visual Wake Words", "layer4", 0.4, 255),
+    }
+    assert all((paths.SWEEPS / f"{sweep}.yaml").is_file() for task in TASKS.values() for sweep in task.sweeps)
+
+
+def test_tasks_need_no_torch() -> None:
+    code = "import sys, trecx.tasks; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, check=False).returncode == 0
 
 
 def test_smaller_inputs_pass_every_method() -> None:

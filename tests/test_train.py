@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,12 +15,21 @@ from trecx.experiments.runs import Run
 from trecx.models.build import build
 from trecx.models.methods import METHODS
 from trecx.training.augment import AUGMENTATIONS, affine, colour, crop, flip, mixup, resized_crop, shift_rows
-from trecx.training.batches import batches, make_batch, resize, soften
+from trecx.training.batches import ORDERS, batches, make_batch, resize, scale, soften
 from trecx.training.device import arithmetic, autocast
 from trecx.training.loop import log_probs, train
 from trecx.training.losses import early_weights, exit_losses, joint_loss
-from trecx.training.optimizer import Average, make_optimizer
-from trecx.training.recipes import RECIPES, Recipe, get_recipe, learning_rate
+from trecx.training.optimizer import OPTIMIZERS, Average, make_optimizer
+from trecx.training.recipes import (
+    RECIPES,
+    SCHEDULES,
+    Batching,
+    Optimizer,
+    Recipe,
+    Schedule,
+    get_recipe,
+    learning_rate,
+)
 from trecx.training.state import Progress
 
 Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -134,6 +143,39 @@ def test_unknown_recipe_and_epochs_are_refused() -> None:
         get_recipe("fast", "ic", 0)
     with pytest.raises(TrecxError, match=r"task kws has no recipe 'finetune': choose one of paper, fast, quick$"):
         get_recipe("finetune", "kws")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"optimizer": "adamw"}, "unknown optimizer 'adamw': choose one of 'adam', 'sgd'"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine': choose one of 'exponential', 'steps', 'onecycle'"),
+        ({"batching": "fixd"}, "unknown batching 'fixd': choose one of 'shuffle', 'fixed', 'pad'"),
+        ({"precision": "float16"}, "unknown precision 'float16': choose one of 'float32', 'bfloat16'"),
+        ({"augment": (("flop", ()),)}, "unknown augmentation 'flop': choose one of 'flip', 'crop'"),
+        ({"epochs": 0}, "epochs 0 is impossible: choose a whole number from 1"),
+        ({"batch": 1}, "batch 1 is impossible: choose a whole number from 2"),
+    ],
+)
+def test_recipes_with_a_wrong_switch_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(TrecxError, match=says):
+        replace(get_recipe("fast", "kws"), **changes)
+
+
+def test_every_switch_of_a_recipe_has_code() -> None:
+    for kinds, code in ((Optimizer, OPTIMIZERS), (Schedule, SCHEDULES), (Batching, ORDERS)):
+        assert set(get_args(kinds)) == set(code)
+
+
+def test_a_single_sample_is_refused() -> None:
+    with pytest.raises(TrecxError, match="1 training samples are too few: give at least 2"):
+        list(batches(small(), 1, 0, 0))
+
+
+def test_inputs_are_in_the_benchmarks_range() -> None:
+    x = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    assert scale(x, "vww").tolist() == pytest.approx([0, 0.2, 1])
+    assert scale(x, "ic").tolist() == scale(x, "kws").tolist() == [0, 51, 255]
 
 
 def test_recipes_of_old_average_and_blend_nothing() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from trecx.experiments.pool import fit
 from trecx.experiments.results import Group
 from trecx.experiments.runs import Run, runs_of
-from trecx.models.methods import get_method
+from trecx.models.methods import TaskWeight, get_method
 from trecx.training.losses import W_EARLY
 
 # Chapters 1 to 3: every method that a table or a figure names for the task. Figure 5 is about ResNet-8 only,
@@ -54,7 +54,7 @@ def methods(
     """Several methods on one task; `w_early` replaces the paper's w where a T-RecX method uses it."""
     plan = {}
     for name in names:
-        w = w_early if get_method(name, task).loss == "w" else None
+        w = w_early if get_method(name, task).loss == TaskWeight() else None
         plan[name] = runs_of(profile, task, name, seeds, epochs=epochs, w_early=w)
     return plan
 

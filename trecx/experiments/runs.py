@@ -309,7 +309,7 @@ def engine_fingerprint() -> str:
     models = ("layers", "backbones", "heads", "network", "methods", "build")
     training = ("losses", "augment", "batches", "optimizer", "loop", "state", "device", "start")
     rooms = (("models", models), ("training", training))
-    files = [package / room / f"{name}.py" for room, names in rooms for name in names]
+    files = [package / "tasks.py", *(package / room / f"{name}.py" for room, names in rooms for name in names)]
     sources = [ast.unparse(ast.parse(file.read_text())) for file in files]
     return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
 

@@ -1,6 +1,6 @@
 """From stored samples to training batches: inputs, their range, order, augmentation and targets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
+from trecx.errors import TrecxError
+from trecx.tasks import get_task
 from trecx.training.augment import AUGMENTATIONS, mixup
-from trecx.training.recipes import Recipe
+from trecx.training.recipes import Batching, Recipe
 
 
 def to_input(x: NDArray[Any]) -> Tensor:
@@ -34,7 +36,8 @@ def resize(x: Tensor, side: int, batch: int = 500) -> Tensor:
 
 def scale(x: Tensor, task: str) -> Tensor:
     """Float inputs in the range that the benchmark expects: raw 0-255 (ic), raw MFCC (kws), [0, 1] (vww)."""
-    return x.float() / 255 if task == "vww" else x.float()
+    divisor = get_task(task).input_scale
+    return x.float() if divisor == 1 else x.float() / divisor
 
 
 def batches(recipe: Recipe, n: int, epoch: int, seed: int) -> Iterator[Tensor]:
@@ -42,13 +45,23 @@ def batches(recipe: Recipe, n: int, epoch: int, seed: int) -> Iterator[Tensor]:
 
     `shuffle` drops no sample; the last batch may be short. `fixed` composes full batches once, drops the
     remainder and shuffles their order. `pad` leaves the last batch short for `make_batch` to fill.
+
+    Raises:
+        TrecxError: fewer than two samples.
     """
+    if n < 2:
+        raise TrecxError(f"{n} training samples are too few: give at least 2, batch norm cannot learn from one")
     draw = Generator().manual_seed(_mix(seed, epoch) + 2)
-    if recipe.batching == "fixed":
-        composed = torch.randperm(n, generator=Generator().manual_seed(seed)).split(recipe.batch)
-        composed = composed[: max(1, n // recipe.batch)]
-        yield from (composed[k] for k in torch.randperm(len(composed), generator=draw).tolist())
-        return
+    yield from ORDERS[recipe.batching](recipe, n, seed, draw)
+
+
+def _composed_once(recipe: Recipe, n: int, seed: int, draw: Generator) -> Iterator[Tensor]:
+    composed = torch.randperm(n, generator=Generator().manual_seed(seed)).split(recipe.batch)
+    composed = composed[: max(1, n // recipe.batch)]
+    yield from (composed[k] for k in torch.randperm(len(composed), generator=draw).tolist())
+
+
+def _shuffled(recipe: Recipe, n: int, seed: int, draw: Generator) -> Iterator[Tensor]:
     rows = torch.arange(n)
     if recipe.duplicates:
         extra = torch.randperm(n, generator=Generator().manual_seed(seed))[: recipe.duplicates]
@@ -56,6 +69,13 @@ def batches(recipe: Recipe, n: int, epoch: int, seed: int) -> Iterator[Tensor]:
     shuffled = rows[torch.randperm(len(rows), generator=draw)].split(recipe.batch)
     # Batch norm cannot learn from a single sample.
     yield from (batch for batch in shuffled if len(batch) > 1)
+
+
+ORDERS: dict[Batching, Callable[[Recipe, int, int, Generator], Iterator[Tensor]]] = {
+    "shuffle": _shuffled,
+    "fixed": _composed_once,
+    "pad": _shuffled,
+}
 
 
 def make_batch(
