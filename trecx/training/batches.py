@@ -1,6 +1,7 @@
 """From stored samples to training batches: inputs, their range, order, augmentation and targets."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,23 @@ from torch import Generator, Tensor, nn
 
 from trecx.errors import TrecxError
 from trecx.tasks import get_task
-from trecx.training.augment import AUGMENTATIONS, mixup
+from trecx.training.augment import AUGMENTATIONS
 from trecx.training.recipes import Batching, Recipe
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a training learns from and what it is validated on: inputs (n, C, H, W) as stored, labels (n,)."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    y_val: Tensor
+
+    def to(self, device: torch.device) -> "Examples":
+        """The same on another device, with labels as integers of 64 bits."""
+        x_train, y_train, x_val, y_val = (getattr(self, f.name).to(device) for f in fields(self))
+        return Examples(x_train, y_train.long(), x_val, y_val.long())
 
 
 def to_input(x: NDArray[Any]) -> Tensor:
@@ -78,11 +94,10 @@ ORDERS: dict[Batching, Callable[[Recipe, int, int, Generator], Iterator[Tensor]]
 }
 
 
-def make_batch(
-    x: Tensor, y: Tensor, rows: Tensor, recipe: Recipe, task: str, draw: Generator
-) -> tuple[Tensor, Tensor, int]:
-    """Augmented inputs (N, C, H, W), labels (N,) and how many of the last rows are black padding."""
-    batch, labels = scale(x[rows], task), y[rows]
+def make_batch(data: Examples, rows: Tensor, recipe: Recipe, task: str, draw: Generator) -> tuple[Tensor, Tensor, int]:
+    """Augmented training inputs (N, C, H, W), labels (N,) and how many of the last rows are black padding."""
+    rows = rows.to(data.x_train.device)
+    batch, labels = scale(data.x_train[rows], task), data.y_train[rows]
     for name, arguments in recipe.augment:
         batch = AUGMENTATIONS[name](batch, draw, *arguments)
     padded = recipe.batch - len(rows) if recipe.batching == "pad" else 0
@@ -92,19 +107,11 @@ def make_batch(
     return batch.contiguous(memory_format=torch.channels_last), labels, padded
 
 
-def soften(
-    x: Tensor, labels: Tensor, classes: int, recipe: Recipe, draw: Generator, padded: int, teacher: nn.Module | None
-) -> tuple[Tensor, Tensor]:
-    """Blended inputs (N, C, H, W), and for each a distribution over the classes (N, classes) in place of its label."""
-    targets = F.one_hot(labels, classes).float()
-    if recipe.mixup:
-        x, partner, share = mixup(x, draw, recipe.mixup, padded)
-        targets = torch.lerp(targets[partner], targets, share)
-    if teacher is not None:
-        with torch.no_grad():
-            answers = teacher(x)[-1].float().softmax(1)
-        targets = torch.lerp(targets, answers, recipe.teacher)
-    return x, targets
+@torch.no_grad()
+def soften(x: Tensor, labels: Tensor, teacher: nn.Module, share: float) -> Tensor:
+    """In place of each label a distribution over the classes (N, classes), `share` of it the teacher's answer."""
+    answers = teacher(x)[-1].float().softmax(1)
+    return torch.lerp(F.one_hot(labels, answers.shape[1]).float(), answers, share)
 
 
 def _mix(seed: int, epoch: int) -> int:

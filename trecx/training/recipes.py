@@ -46,7 +46,6 @@ class Recipe:
     bn_momentum: float = 0.01  # of the running statistics; short runs need a shorter memory
     precision: Precision = "float32"  # or bfloat16, where the processor is made for it, see trecx.training.device
     ema: float = 0.0  # decay a step of the moving average that is validated and kept; 0: the weights themselves
-    mixup: float = 0.0  # strength of the blending of image pairs, see trecx.training.augment; 0: none
     head_rate: float = 1.0  # factor on the rate of the early exits, which start fresh where the rest is trained
     teacher: float = 0.0  # share of each target that is the answer of the network that training starts from
 
