@@ -31,7 +31,8 @@ from trecx.experiments.machine import hardware, versions
 from trecx.models.build import build
 from trecx.models.cost import measure
 from trecx.models.methods import METHODS
-from trecx.training.loop import train
+from trecx.training.batches import Examples
+from trecx.training.loop import Training, train
 from trecx.training.recipes import get_recipe
 
 HERE = Path(__file__).parent
@@ -60,12 +61,8 @@ def training_rate(threads: int) -> float:
     network = build("ic", "trecx_ev")
     train(
         network,
-        METHODS["trecx_ev"],
-        recipe,
-        "ic",
-        (x, y, x[:2], y[:2]),
-        seed=0,
-        shares=(0.5,),
+        Training(METHODS["trecx_ev"], recipe, "ic", seed=0, shares=(0.5,)),
+        Examples(x, y, x[:2], y[:2]),
         report=lambda epochs, row: marks.append(time.perf_counter()),
         device=torch.device("cpu"),
     )

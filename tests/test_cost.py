@@ -9,7 +9,9 @@ from torch import nn
 
 from trecx.models.build import build
 from trecx.models.cost import KERAS_RULES, MAC_RULES, Cost, count, measure
+from trecx.models.heads import FinalHead
 from trecx.models.layers import conv, conv_bn, dense
+from trecx.models.network import EarlyExitNetwork
 from trecx.tasks import TASKS
 
 # task, method: parameters, cumulative FLOPs (keras-flops), cumulative MACs, fvcore's default
@@ -131,6 +133,15 @@ BY_HAND = [
     (nn.AvgPool2d((3, 4)), 0, 3 * 4 * 5 * 2 * 1),  # valid windows only: the dropped rows are free
     (nn.Sequential(nn.Flatten(), dense(240, 10), nn.Softmax(1)), 240 * 10, 2 * 240 * 10 + 10 + 5 * 10),
     (nn.ReLU(), 0, 0),
+    # 240 elements: 6 each for statistics of the sample itself, 3 a pair of them, 3 a scale.
+    (nn.GroupNorm(5, 5), 0, 6 * 240 + 3 * 5 + 3 * 5),
+    (nn.GroupNorm(1, 5, affine=False), 0, 6 * 240 + 3),
+    (nn.LayerNorm([5, 8, 6]), 0, 6 * 240 + 3 + 3 * 240),
+    (nn.LayerNorm(6), 0, 6 * 240 + 3 * 5 * 8 + 3 * 6),
+    (nn.InstanceNorm2d(5, affine=True), 0, 6 * 240 + 3 * 5 + 3 * 5),
+    (nn.InstanceNorm2d(5, affine=True, track_running_stats=True), 0, 2 * 240 + 6 * 5),  # as batch norm
+    (nn.Upsample(scale_factor=2), 0, 0),
+    (nn.Upsample(scale_factor=2, mode="bilinear"), 0, 0),
 ]
 
 
@@ -140,12 +151,32 @@ def test_each_rule_against_its_formula(layer: nn.Module, macs: int, flops: int) 
     assert count(layer, X, KERAS_RULES) == flops
 
 
+@pytest.mark.parametrize(
+    "norm", [nn.GroupNorm(2, 8), nn.LayerNorm([8, 16, 16]), nn.InstanceNorm2d(8), nn.BatchNorm2d(8)]
+)
+def test_macs_are_those_of_convolutions_and_dense_layers_whatever_is_between(norm: nn.Module) -> None:
+    network = nn.Sequential(conv(3, 8, 1), norm, nn.AvgPool2d(16), nn.Flatten(), dense(8, 10))
+    assert count(network, torch.zeros(1, 3, 16, 16), MAC_RULES) == 3 * 8 * 256 + 8 * 10 == 6_224
+
+
 def test_residual_sum_counts_one_per_element() -> None:
     class Sum(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + x
 
     assert count(Sum(), X, KERAS_RULES) == X.numel()
+
+
+def test_a_module_at_several_places_counts_at_each_of_them() -> None:
+    """A shared 3x3 convolution at two of four places: 8 channels at 8 x 8, a first one from 3, a 1x1 between them."""
+    shared, backbone = conv(8, 8, 3), nn.Sequential()
+    for name, stage in {"first": conv(3, 8, 3), "a": shared, "mix": conv(8, 8, 1), "b": shared}.items():
+        backbone.add_module(name, stage)
+    cost = measure(EarlyExitNetwork(backbone, {}, FinalHead(8, (8, 8), 10, "he_normal")), (3, 8, 8))
+    assert cost.macs == (3 * 8 * 9 * 64 + 2 * 8 * 8 * 9 * 64 + 8 * 8 * 64 + 8 * 10,) == (91_728,)
+    biases, pool = 4 * 8 * 64 + 10, 8 * 64
+    assert cost.flops == (2 * 91_728 + biases + pool + 5 * 10,)
+    assert cost.params == (3 * 8 * 9 + 8) + (8 * 8 * 9 + 8) + (8 * 8 + 8) + (8 * 10 + 10)
 
 
 def test_conventions_differ_by_the_stated_terms() -> None:

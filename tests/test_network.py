@@ -1,20 +1,33 @@
 """The networks compute what the paper's do, and `predict` really stops early."""
 
+import re
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from trecx import paths
 from trecx.errors import TrecxError
+from trecx.evaluation.trace import Trace
 from trecx.models.backbones import BACKBONES
-from trecx.models.build import build, tap_shapes
+from trecx.models.build import EXIT_HEADS, FINAL_HEADS, build, output_shape, tap_shapes
+from trecx.models.cost import MAC_RULES, count, measure
 from trecx.models.heads import ExitHead, FinalHead
-from trecx.models.layers import Flatten, SamePad2d, conv, init_kernel
-from trecx.models.methods import METHODS
+from trecx.models.layers import INITIALISERS, Flatten, SamePad2d, conv, init_kernel
+from trecx.models.methods import METHODS, ExitKind, FinalKind
 from trecx.models.network import EarlyExitNetwork
-from trecx.tasks import TASKS
+from trecx.report.diagram import draw_network
+from trecx.tasks import TASKS, Init
+from trecx.training.loop import log_probs
+from trecx.training.weights import load_weights, save_weights
 
 PAIRS = [(task, m.name) for m in METHODS.values() for task in m.tasks]
 
@@ -41,8 +54,9 @@ def test_predict_agrees_with_forward_at_every_threshold(task: str, method: str) 
     confidence = softmax[:, :-1].amax(2)
     for threshold in [0.0, 0.5, 1.0, *np.quantile(confidence, [0.3, 0.6]).tolist()] if confidence.numel() else [0.5]:
         probabilities, taken = network.predict(x, threshold)
-        leaves = torch.cat([confidence > threshold, torch.ones(len(x), 1, dtype=torch.bool)], 1)
-        expected = leaves.int().argmax(1)  # the first exit whose confidence exceeds the threshold
+        sure = confidence > threshold if METHODS[method].rule == ">" else confidence >= threshold
+        leaves = torch.cat([sure, torch.ones(len(x), 1, dtype=torch.bool)], 1)
+        expected = leaves.int().argmax(1)  # the first exit whose confidence exceeds or reaches the threshold
         assert torch.equal(taken, expected)
         assert torch.allclose(probabilities, softmax[torch.arange(len(x)), expected], atol=1e-5)
 
@@ -70,9 +84,9 @@ def test_samples_that_exit_do_not_run_through_the_rest() -> None:
     stay = int((confidence <= threshold).sum())
     assert 0 < stay < len(x)
     seen = samples_per_layer(network, x, threshold)
-    for name, count in seen.items():
+    for name, samples in seen.items():
         before = name.startswith(("backbone.stem", "backbone.stack1", "exits"))
-        assert count == (len(x) if before else stay), name
+        assert samples == (len(x) if before else stay), name
     executed = samples_per_layer(network, x, 0.0)  # every sample exits early: nothing else is executed
     assert all(name.startswith(("backbone.stem", "backbone.stack1", "exits")) for name in executed)
     assert set(samples_per_layer(network, x, 1.0).values()) == {len(x)}
@@ -84,10 +98,106 @@ def test_impossible_threshold_is_refused(threshold: float) -> None:
         build("kws", "trecx_ev").predict(inputs("kws"), threshold)
 
 
-def test_predict_leaves_the_mode_alone() -> None:
+@pytest.mark.parametrize("method", ["trecx_no_ev", "branchynet", "sdn"])
+def test_predict_leaves_where_a_curve_does_at_a_threshold_that_is_a_score(method: str) -> None:
+    """T-RecX's rule is >, the baselines' >=; they differ only for samples whose score is the threshold itself."""
+    torch.manual_seed(0)
+    network = build("kws", method, taps=("block2",)).eval()
+    x = inputs("kws")
+    with torch.no_grad():
+        scores = network(x)[0].softmax(1).amax(1, keepdim=True).double().numpy()
+    trace = Trace(scores, np.zeros((len(x), 2), dtype=bool), np.array([1.0, 2.0]), METHODS[method].rule)
+    for k, threshold in enumerate(scores[:, 0]):
+        _, taken = network.predict(x, float(threshold))
+        assert taken.tolist() == trace.leave(threshold).tolist()
+        assert taken[k] == (1 if METHODS[method].rule == ">" else 0)
+        between = float(np.nextafter(threshold, 0))  # no float32: below the score, though it would round to it
+        assert network.predict(x, between)[1].tolist() == trace.leave(between).tolist()
+
+
+def test_unknown_exit_rule_is_refused() -> None:
+    with pytest.raises(TrecxError, match=r"unknown exit rule '=>': choose one of '>', '>='"):
+        EarlyExitNetwork(BACKBONES["kws"](), {}, FinalHead(64, (24, 5), 12, "glorot_uniform"), "=>")
+
+
+def modes(network: nn.Module) -> list[bool]:
+    return [module.training for module in network.modules()]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda network: network.predict(inputs("kws"), 0.5),
+        lambda network: measure(network, (1, 49, 10)),
+        lambda network: count(network.backbone, inputs("kws", 1), MAC_RULES),
+        lambda network: output_shape(network.backbone, (1, 49, 10)),
+        lambda network: tap_shapes(network.backbone, (1, 49, 10)),
+        lambda network: log_probs(network, inputs("kws"), "kws", batch=1),
+        lambda network: draw_network(network, (1, 49, 10)),
+    ],
+    ids=["predict", "measure", "count", "output_shape", "tap_shapes", "log_probs", "draw_network"],
+)
+def test_whoever_looks_at_a_network_leaves_every_part_in_its_mode(look: Callable[[EarlyExitNetwork], object]) -> None:
     network = build("kws", "trecx_ev").train()
-    network.predict(inputs("kws"), 0.5)
-    assert network.training
+    network.backbone.eval()  # frozen: its statistics stand still while the heads learn
+    network.exits["block2"].features.eval()
+    before, state = modes(network), {k: v.clone() for k, v in network.state_dict().items()}
+    look(network)
+    assert modes(network) == before
+    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in network.parameters())
+
+
+def test_an_error_on_the_way_leaves_the_modes_alone_too() -> None:
+    network = build("kws", "trecx_ev").train()
+    network.backbone.eval()
+    before, wrong = modes(network), torch.zeros(1, 3, 49, 10)
+    for look in (
+        lambda: network.predict(wrong, 0.5),
+        lambda: measure(network, (3, 49, 10)),
+        lambda: output_shape(network, (3, 49, 10)),
+        lambda: log_probs(network, wrong, "kws"),
+    ):
+        with pytest.raises(RuntimeError):
+            look()
+        assert modes(network) == before
+
+
+def repeating() -> EarlyExitNetwork:
+    """A shared 3x3 convolution and a shared ReLU at two places each, 8 channels at 8 x 8, an exit in between."""
+    shared, relu = conv(8, 8, 3), nn.ReLU()
+    backbone = nn.Sequential()
+    places = {"first": conv(3, 8, 3), "relu1": relu, "a": shared, "mix": conv(8, 8, 1), "relu2": relu, "b": shared}
+    for name, stage in places.items():
+        backbone.add_module(name, stage)
+    head = ExitHead(nn.Identity(), nn.AvgPool2d(8), flat=8, classes=10, init="he_normal")
+    return EarlyExitNetwork(backbone, {"relu2": head}, FinalHead(8, (8, 8), 10, "he_normal"))
+
+
+def test_a_module_at_several_places_runs_at_each_of_them() -> None:
+    torch.manual_seed(0)
+    network, x = repeating().eval(), torch.randn(6, 3, 8, 8)
+    first, relu1, a, mix, relu2, b = network.backbone
+    with torch.no_grad():
+        middle = relu2(mix(a(relu1(first(x)))))
+        early, final = network(x)
+        assert torch.equal(early, network.exits["relu2"](middle)[1])
+        assert torch.equal(final, network.final(b(middle)))
+    assert torch.allclose(network.predict(x, 1.0)[0], final.softmax(1), atol=1e-6)
+    assert torch.allclose(network.predict(x, 0.0)[0], early.softmax(1), atol=1e-6)
+    assert list(tap_shapes(network.backbone, (3, 8, 8))) == ["first", "relu1", "a", "mix", "relu2", "b"]
+    drawn = " ".join(text.get_text() for text in draw_network(network, (3, 8, 8)).axes[0].texts)
+    assert "first – relu2" in drawn
+    assert " b " in drawn
+
+
+def test_weights_of_a_module_at_several_places_survive_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, other = repeating(), repeating()
+    save_weights(network, tmp_path / "weights.safetensors")
+    load_weights(other, tmp_path / "weights.safetensors")
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in network.state_dict().items())
+    assert other.backbone.a is other.backbone.b
 
 
 @pytest.mark.parametrize(
@@ -196,6 +306,53 @@ def test_unknown_tap_and_width_are_refused() -> None:
         build("kws", "baseline", taps=("block1",))
     with pytest.raises(TrecxError, match="positive"):
         build("kws", "baseline", width=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"head": "treckx"}, "unknown kind of exit head 'treckx': choose one of '', 'trecx', 'stride_first', 'pool'"),
+        ({"final": "veiw"}, "unknown kind of final head 'veiw': choose one of 'plain', 'view', 'concat'"),
+        ({"rule": "=>"}, "unknown exit rule '=>': choose one of '>', '>='"),
+        ({"loss": "w"}, "unknown loss 'w': choose a TaskWeight, FixedWeights or Ramp"),
+        ({"head": ""}, "method 'trecx_ev' has taps but no exit"),
+    ],
+)
+def test_methods_with_a_wrong_switch_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(TrecxError, match=re.escape(says)):
+        replace(METHODS["trecx_ev"], **changes)
+
+
+def test_every_kind_of_head_can_be_built() -> None:
+    assert {"", *EXIT_HEADS} == set(get_args(ExitKind))
+    assert set(FINAL_HEADS) == set(get_args(FinalKind))
+    assert set(INITIALISERS) == set(get_args(Init))
+
+
+def test_unknown_initialiser_is_refused() -> None:
+    with pytest.raises(TrecxError, match="unknown initialiser 'he': choose one of 'he_normal', 'glorot_uniform'"):
+        conv(3, 8, init="he")
+
+
+@pytest.mark.parametrize("taps", [(), ("block1", "block3")])
+def test_a_final_head_that_looks_at_one_exit_takes_one_tap(taps: tuple[str, ...]) -> None:
+    with pytest.raises(TrecxError, match=f"'trecx_concat' pairs one early exit .* give one tap, not {len(taps)}"):
+        build("kws", "trecx_concat", taps=taps)
+
+
+def test_tasks_are_those_of_the_paper() -> None:
+    facts = {name: (task.full_title, task.tap, task.w, task.input_scale) for name, task in TASKS.items()}
+    assert facts == {
+        "ic": ("CIFAR-10", "stack1", 0.5, 1),
+        "kws": ("Speech Commands", "block2", 0.3, 1),
+        "vww": ("Visual Wake Words", "layer4", 0.4, 255),
+    }
+    assert all((paths.SWEEPS / f"{sweep}.yaml").is_file() for task in TASKS.values() for sweep in task.sweeps)
+
+
+def test_tasks_need_no_torch() -> None:
+    code = "import sys, trecx.tasks; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, check=False).returncode == 0
 
 
 def test_smaller_inputs_pass_every_method() -> None:

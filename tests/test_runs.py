@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.small import write_record
 from trecx import data as datasets
 from trecx import paths
 from trecx.data import Dataset
@@ -30,11 +32,13 @@ from trecx.experiments.runs import (
     publish,
     run_of,
     runs_of,
+    settings,
 )
 from trecx.models.build import build
-from trecx.tasks import VWW
+from trecx.tasks import TASKS, VWW
 from trecx.training import start
 from trecx.training.loop import log_probs
+from trecx.training.recipes import Recipe
 from trecx.training.weights import load_tensors, load_weights, save_weights
 
 
@@ -104,7 +108,7 @@ def test_published_record_counts_whatever_code_made_it(small_data: Dataset, monk
     assert found.folder.is_relative_to(paths.PUBLISHED)
 
 
-NEW_FIELDS = {"run": ("start", "frozen", "resolution"), "recipe": ("ema", "mixup", "head_rate", "teacher")}
+NEW_FIELDS = {"run": ("start", "frozen", "resolution"), "recipe": ("ema", "head_rate", "teacher")}
 
 
 def without_new_fields(record: Record) -> None:
@@ -132,6 +136,29 @@ def test_records_from_before_a_field_existed_are_found_and_opened(small_data: Da
         changed = manifest | {part: manifest[part] | {name: other}}
         (found.folder / "manifest.json").write_text(json.dumps(changed))
         assert find(run) is None, name
+
+
+@pytest.mark.parametrize(("strength", "same"), [(0.0, True), (0.2, False)])
+def test_a_field_that_is_gone_counts_only_where_it_changed_something(
+    strength: float, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    run = Run("kws", "baseline", epochs=1)
+    file = write_record(run, paths.PUBLISHED).folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["recipe"]["mixup"] = strength
+    file.write_text(json.dumps(manifest))
+    assert (find(run) is not None) == same
+
+
+def test_every_published_record_has_todays_fields() -> None:
+    records = [r for task in TASKS.values() for r in all_records(task.full_data, published_only=True)]
+    assert len(records) > 100
+    for record in records:
+        made = settings(record)
+        assert set(made["run"]) == {f.name for f in fields(Run)}, record.name
+        assert set(made["recipe"]) == {f.name for f in fields(Recipe)}, record.name
 
 
 def test_seeds_of_one_setting_are_siblings_whatever_fields_their_manifests_have(small_data: Dataset) -> None:

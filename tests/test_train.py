@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,24 +14,31 @@ from trecx.errors import TrecxError
 from trecx.experiments.runs import Run
 from trecx.models.build import build
 from trecx.models.methods import METHODS
-from trecx.training.augment import AUGMENTATIONS, affine, colour, crop, flip, mixup, resized_crop, shift_rows
-from trecx.training.batches import batches, make_batch, resize, soften
+from trecx.training.augment import AUGMENTATIONS, affine, colour, crop, flip, resized_crop, shift_rows
+from trecx.training.batches import ORDERS, Examples, batches, make_batch, resize, scale, soften
 from trecx.training.device import arithmetic, autocast
-from trecx.training.loop import log_probs, train
+from trecx.training.loop import Training, log_probs, train
 from trecx.training.losses import early_weights, exit_losses, joint_loss
-from trecx.training.optimizer import Average, make_optimizer
-from trecx.training.recipes import RECIPES, Recipe, get_recipe, learning_rate
+from trecx.training.optimizer import OPTIMIZERS, Average, make_optimizer
+from trecx.training.recipes import (
+    RECIPES,
+    SCHEDULES,
+    Batching,
+    Optimizer,
+    Recipe,
+    Schedule,
+    get_recipe,
+    learning_rate,
+)
 from trecx.training.state import Progress
 
-Data = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
-
-def tiny(n: int = 96) -> Data:
+def tiny(n: int = 96) -> Examples:
     """Keyword-like samples whose class shows in the first coefficients."""
     draw = torch.Generator().manual_seed(0)
     y = torch.arange(n) % 12
     x = torch.randn(n, 1, 49, 10, generator=draw) + y[:, None, None, None] * 0.5
-    return x, y, x[:24], y[:24]
+    return Examples(x, y, x[:24], y[:24])
 
 
 def small(**changes: Any) -> Recipe:
@@ -43,8 +50,10 @@ def fit(
 ) -> tuple[Any, Progress]:
     torch.manual_seed(seed)
     network = build("kws", method)
-    options |= {"seed": seed, "shares": (0.5,) * (network.num_exits - 1), "state": state}
-    return network, train(network, METHODS[method], recipe, "kws", tiny(), **options)
+    shares = (0.5,) * (network.num_exits - 1)
+    varied = {name: options.pop(name) for name in ("frozen", "w_early", "teacher") if name in options}
+    training = Training(METHODS[method], recipe, "kws", seed, shares, **varied)
+    return network, train(network, training, tiny(), state=state, **options)
 
 
 # ---- arithmetic
@@ -136,10 +145,43 @@ def test_unknown_recipe_and_epochs_are_refused() -> None:
         get_recipe("finetune", "kws")
 
 
-def test_recipes_of_old_average_and_blend_nothing() -> None:
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"optimizer": "adamw"}, "unknown optimizer 'adamw': choose one of 'adam', 'sgd'"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine': choose one of 'exponential', 'steps', 'onecycle'"),
+        ({"batching": "fixd"}, "unknown batching 'fixd': choose one of 'shuffle', 'fixed', 'pad'"),
+        ({"precision": "float16"}, "unknown precision 'float16': choose one of 'float32', 'bfloat16'"),
+        ({"augment": (("flop", ()),)}, "unknown augmentation 'flop': choose one of 'flip', 'crop'"),
+        ({"epochs": 0}, "epochs 0 is impossible: choose a whole number from 1"),
+        ({"batch": 1}, "batch 1 is impossible: choose a whole number from 2"),
+    ],
+)
+def test_recipes_with_a_wrong_switch_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(TrecxError, match=says):
+        replace(get_recipe("fast", "kws"), **changes)
+
+
+def test_every_switch_of_a_recipe_has_code() -> None:
+    for kinds, code in ((Optimizer, OPTIMIZERS), (Schedule, SCHEDULES), (Batching, ORDERS)):
+        assert set(get_args(kinds)) == set(code)
+
+
+def test_a_single_sample_is_refused() -> None:
+    with pytest.raises(TrecxError, match="1 training samples are too few: give at least 2"):
+        list(batches(small(), 1, 0, 0))
+
+
+def test_inputs_are_in_the_benchmarks_range() -> None:
+    x = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    assert scale(x, "vww").tolist() == pytest.approx([0, 0.2, 1])
+    assert scale(x, "ic").tolist() == scale(x, "kws").tolist() == [0, 51, 255]
+
+
+def test_recipes_of_old_average_nothing_and_have_no_teacher() -> None:
     for name in ("paper", "fast", "quick"):
         for recipe in RECIPES[name].values():
-            assert (recipe.ema, recipe.mixup, recipe.head_rate, recipe.teacher) == (0, 0, 1, 0)
+            assert (recipe.ema, recipe.head_rate, recipe.teacher) == (0, 1, 0)
     assert RECIPES["finetune"].keys() == RECIPES["scratch"].keys() == {"vww"}
 
 
@@ -156,9 +198,8 @@ def test_papers_batches() -> None:
     assert set(one) == set(two)  # composed once ...
     assert one != two  # ... and shuffled
     rows = list(batches(vww, 50, 0, 0))[-1]
-    x, labels, padded = make_batch(
-        torch.ones(50, 3, 96, 96), torch.ones(50).long(), rows, vww, "vww", torch.Generator().manual_seed(0)
-    )
+    data = Examples(torch.ones(50, 3, 96, 96), torch.ones(50).long(), torch.empty(0), torch.empty(0))
+    x, labels, padded = make_batch(data, rows, vww, "vww", torch.Generator().manual_seed(0))
     assert (len(rows), padded, len(x)) == (18, 14, 32)
     assert x[18:].abs().max() == 0
     assert labels[18:].tolist() == [0] * 14
@@ -233,7 +274,8 @@ def test_recipes_may_mask_but_ours_do_not() -> None:
         get_recipe("fast", "kws"), augment=(("shift_rows", (4,)), ("mask_rows", (8,)), ("mask_columns", (2,)))
     )
     x, y = torch.randn(64, 1, 49, 10), torch.arange(64) % 12
-    batch, labels, _ = make_batch(x, y, torch.arange(64), recipe, "kws", torch.Generator().manual_seed(0))
+    data = Examples(x, y, x[:0], y[:0])
+    batch, labels, _ = make_batch(data, torch.arange(64), recipe, "kws", torch.Generator().manual_seed(0))
     assert batch.shape == x.shape
     assert torch.equal(labels, y)
     ours = [name for by_task in RECIPES.values() for each in by_task.values() for name, _ in each.augment]
@@ -282,21 +324,6 @@ def test_resized_crop_cuts_an_upright_rectangle_of_the_stated_size_inside_the_im
     assert centre.mean(0).abs().max() < 0.05
 
 
-def test_mixup_blends_pairs_and_leaves_padding_alone() -> None:
-    x = torch.rand(20, 3, 4, 4, generator=draws())
-    mixed, partner, share = mixup(x, draws(), 0.2, padded=4)
-    assert torch.allclose(mixed, share * x + (1 - share) * x[partner], atol=1e-6)
-    assert sorted(partner[:16].tolist()) == list(range(16))
-    assert partner[16:].tolist() == [16, 17, 18, 19]
-    assert 0 <= share <= 1
-    again = mixup(x, draws(), 0.2, padded=4)
-    assert torch.equal(mixed, again[0])
-    shares = [mixup(x, torch.Generator().manual_seed(k), 0.2)[2] for k in range(300)]
-    assert sum(shares) / 300 == pytest.approx(0.5, abs=0.07)
-    # Beta(0.2, 0.2) has three quarters of its weight outside 0.1 to 0.9: most pairs are hardly blended.
-    assert 0.6 < sum(not 0.1 < value < 0.9 for value in shares) / 300 < 0.85
-
-
 def test_resize_averages_and_keeps_type() -> None:
     x = torch.zeros(3, 3, 96, 96, dtype=torch.uint8)
     x[:, :, :, ::2] = 200  # stripes that plain sampling would keep or lose
@@ -323,8 +350,8 @@ def test_training_learns_and_repeats_under_its_seed() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"optimizer": "sgd"}, {"optimizer": "adam"}, {"ema": 0.9, "mixup": 0.2, "head_rate": 3.0}],
-    ids=["sgd", "adam", "averaged and blended"],
+    [{"optimizer": "sgd"}, {"optimizer": "adam"}, {"ema": 0.9, "head_rate": 3.0}],
+    ids=["sgd", "adam", "averaged"],
 )
 def test_interrupted_run_ends_in_the_same_weights(tmp_path: Path, changes: dict[str, Any]) -> None:
     recipe = small(rate=1e-2, **changes)
@@ -340,8 +367,9 @@ def test_interrupted_run_ends_in_the_same_weights(tmp_path: Path, changes: dict[
 
     torch.manual_seed(0)
     network = build("kws", "trecx_ev")
+    training = Training(METHODS["trecx_ev"], recipe, "kws", seed=0, shares=(0.5,))
     with pytest.raises(Stop):
-        train(network, METHODS["trecx_ev"], recipe, "kws", tiny(), seed=0, shares=(0.5,), state=state, report=stop)
+        train(network, training, tiny(), state=state, report=stop)
     resumed, continued = fit(recipe, state)
     assert continued.rows == history.rows
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
@@ -372,15 +400,8 @@ def test_averaged_weights_are_validated_and_returned() -> None:
     plain, _ = fit(small())
     averaged, history = fit(small(ema=0.9))
     assert not torch.equal(plain.final.classifier.weight, averaged.final.classifier.weight)
-    hits = log_probs(averaged, tiny()[2], "kws").argmax(2) == tiny()[3][:, None]
+    hits = log_probs(averaged, tiny().x_val, "kws").argmax(2) == tiny().y_val[:, None]
     assert [history.rows[-1][f"val_accuracy_{k}"] for k in (1, 2)] == pytest.approx(hits.float().mean(0).tolist())
-
-
-def test_blended_run_trains_on_both_labels() -> None:
-    _, plain = fit(small())
-    _, blended = fit(small(mixup=1.0))
-    assert blended.rows[-1]["loss_2"] > plain.rows[-1]["loss_2"]
-    assert math.isfinite(blended.rows[-1]["loss_1"])
 
 
 class Fixed(nn.Module):
@@ -390,28 +411,25 @@ class Fixed(nn.Module):
         return [torch.log(torch.tensor([0.7, 0.3] + [1e-9] * 10)).expand(len(x), 12)]
 
 
-def test_targets_are_part_label_part_pair_part_teacher() -> None:
-    recipe, labels = small(teacher=0.4), torch.tensor([2, 0])
-    _, targets = soften(torch.zeros(2, 1, 1, 1), labels, 12, recipe, draws(), 0, Fixed())
+def test_targets_are_part_label_part_teacher() -> None:
+    targets = soften(torch.zeros(2, 1, 1, 1), torch.tensor([2, 0]), Fixed(), 0.4)
     assert targets[0, :3].tolist() == pytest.approx([0.4 * 0.7, 0.4 * 0.3, 0.6])
     assert targets[1, :3].tolist() == pytest.approx([0.6 + 0.4 * 0.7, 0.4 * 0.3, 0], abs=1e-6)
-    x, labels = torch.eye(8).reshape(8, 1, 8, 1), torch.arange(8)  # the blended input shows what went into it
-    blended, targets = soften(x, labels, 8, small(mixup=1.0), draws(), 0, None)
-    assert torch.allclose(targets, blended[:, 0, :, 0])
-    by_hand = -(targets * x[:, 0, :, 0].log_softmax(1)).sum(1).mean()
-    assert exit_losses([x[:, 0, :, 0]], targets)[0].item() == pytest.approx(by_hand.item())
+    logits = torch.randn(2, 12, generator=draws())
+    by_hand = -(targets * logits.log_softmax(1)).sum(1).mean()
+    assert exit_losses([logits], targets)[0].item() == pytest.approx(by_hand.item())
 
 
 def test_a_run_that_learns_from_its_teacher_alone_does_not_see_the_labels() -> None:
-    recipe, (x, y, *val) = small(teacher=1.0), tiny()
-    weights = []
-    for labels in (y, y.flip(0)):
+    data, weights = tiny(), []
+    training = Training(METHODS["baseline"], small(teacher=1.0), "kws", seed=0, teacher=Fixed())
+    for labels in (data.y_train, data.y_train.flip(0)):
         torch.manual_seed(0)
         network = build("kws", "baseline")
-        train(network, METHODS["baseline"], recipe, "kws", (x, labels, *val), seed=0, teacher=Fixed())
+        train(network, training, replace(data, y_train=labels))
         weights.append(network.final.classifier.weight)
     assert torch.equal(*weights)
-    assert (log_probs(network, x, "kws").argmax(2) == 0).all()  # the teacher's answer, whatever the sample
+    assert (log_probs(network, data.x_train, "kws").argmax(2) == 0).all()  # the teacher's answer, whatever the sample
 
 
 def test_a_recipe_with_a_teacher_needs_one() -> None:
@@ -481,6 +499,12 @@ def test_weight_decay_is_the_gradient_of_l2() -> None:
     assert [group["weight_decay"] for group in groups] == [2e-4, 0.0]
     assert sum(len(g["params"]) for g in groups) == len(list(build("ic", "trecx_ev").parameters()))
     assert groups[0]["eps"] == 1e-7
+
+
+def test_shares_are_one_for_each_early_exit() -> None:
+    training = Training(METHODS["trecx_ev"], small(), "kws", seed=0)
+    with pytest.raises(TrecxError, match="shares has 0 entries: give one for each of 1 early exits"):
+        train(build("kws", "trecx_ev"), training, tiny())
 
 
 def test_diverging_run_stops_with_one_sentence() -> None:

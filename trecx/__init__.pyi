@@ -12,9 +12,12 @@ from .models.cost import measure as measure
 from .models.heads import ExitHead as ExitHead
 from .models.heads import FinalHead as FinalHead
 from .models.methods import METHODS as METHODS
+from .models.methods import FixedWeights as FixedWeights
 from .models.methods import Method as Method
 from .models.network import EarlyExitNetwork as EarlyExitNetwork
 from .tasks import TASKS as TASKS
+from .training.batches import Examples as Examples
+from .training.loop import Training as Training
 from .training.loop import train as train
 from .training.recipes import RECIPES as RECIPES
 from .training.recipes import Recipe as Recipe

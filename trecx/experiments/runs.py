@@ -26,14 +26,17 @@ from trecx.models.methods import get_method
 from trecx.models.network import EarlyExitNetwork
 from trecx.tasks import TASKS, get_task
 from trecx.training import start
-from trecx.training.batches import resize, scale, to_input
+from trecx.training.batches import Examples, resize, scale, to_input
 from trecx.training.device import arithmetic, default_device, keep_freed_memory
-from trecx.training.loop import Report, log_probs, train
+from trecx.training.loop import Report, Training, log_probs, train
 from trecx.training.losses import early_weights
 from trecx.training.recipes import Recipe, get_recipe
 from trecx.training.weights import load_weights, save_weights
 
 PROFILES = ("quick", "full")
+
+# Fields of older manifests, with the value that changed nothing.
+RETIRED: dict[str, dict[str, Any]] = {"run": {}, "recipe": {"mixup": 0.0}}
 
 
 @dataclass(frozen=True)
@@ -141,9 +144,13 @@ def find(run: Run) -> Record | None:
 
 
 def settings(record: Record) -> dict[str, dict[str, Any]]:
-    """`run` and `recipe` of a record, with today's defaults for fields that did not exist when it was made."""
+    """`run` and `recipe` of a record, with today's defaults for fields that did not exist when it was made.
+
+    Fields that do not exist any more are left out where they changed nothing.
+    """
     kinds: dict[str, Any] = {"run": Run, "recipe": Recipe}
-    return {key: _defaults(kind) | record.manifest.get(key, {}) for key, kind in kinds.items()}
+    made = {key: _defaults(kind) | record.manifest.get(key, {}) for key, kind in kinds.items()}
+    return {key: {k: v for k, v in part.items() if (k, v) not in RETIRED[key].items()} for key, part in made.items()}
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
@@ -197,21 +204,18 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
     ident = identity(run, data.checksum)
     partial = target.with_name(f"{run.name}.partial")
     _start_or_go_on(partial, ident)
-    progress = train(
-        network,
+    training = Training(
         get_method(run.method),
         recipe,
         run.task,
-        (*splits[0], *splits[1]),
-        seed=run.seed,
-        w_early=run.w_early,
+        run.seed,
         shares=tuple(c / cost.macs[-1] for c in cost.macs[:-1]),
+        w_early=run.w_early,
         frozen=run.frozen,
         teacher=start.teacher(run.start) if recipe.teacher else None,
-        state=partial / "state.safetensors",
-        report=report,
-        device=device,
     )
+    examples = Examples(*splits[0], *splits[1])
+    progress = train(network, training, examples, state=partial / "state.safetensors", report=report, device=device)
     predictions: dict[str, Any] = {}
     for name, (x, y) in zip(("val", "test"), splits[1:], strict=True):
         predictions[f"{name}_log_probs"] = pack(log_probs(network, x.to(device), run.task))
@@ -320,7 +324,7 @@ def engine_fingerprint() -> str:
     models = ("layers", "backbones", "heads", "network", "methods", "build")
     training = ("losses", "augment", "batches", "optimizer", "loop", "state", "device", "start")
     rooms = (("models", models), ("training", training))
-    files = [package / room / f"{name}.py" for room, names in rooms for name in names]
+    files = [package / "tasks.py", *(package / room / f"{name}.py" for room, names in rooms for name in names)]
     sources = [ast.unparse(ast.parse(file.read_text())) for file in files]
     return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
 

@@ -1,6 +1,8 @@
 """Every network of the replication: `build(task, method)` puts backbone, exits and final head together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -10,11 +12,12 @@ from trecx.errors import TrecxError
 from trecx.models.backbones import BACKBONES
 from trecx.models.heads import ConcatHead, DepthwiseExit, EarlyViewHead, ExitHead, FinalHead, branch_conv
 from trecx.models.layers import Channels, Flatten, MixedPool, separable
-from trecx.models.methods import GEOMETRY, Geometry, get_method
-from trecx.models.network import EarlyExitNetwork
-from trecx.tasks import get_task
+from trecx.models.methods import ExitKind, FinalKind, get_method
+from trecx.models.network import EarlyExitNetwork, inference, stages
+from trecx.tasks import TASKS, Geometry, Init, get_task
 
-RESOLUTIONS = range(32, 96, 16)  # of visual wake words; its own is 96
+Shape = tuple[int, int, int]  # channels, height, width
+Parts = tuple[nn.Module, nn.Module]  # features and pooling of an exit head
 
 
 def build(
@@ -39,111 +42,154 @@ def build(
         resolution: side of the square inputs in pixels, 0 for the task's own; the final pooling covers what is left.
 
     Raises:
-        TrecxError: unknown task, method or tap, an impossible resolution, or a width that is not positive.
+        TrecxError: unknown task, method or tap, taps that the method cannot have, an impossible resolution, or a width
+            that is not positive.
     """
-    spec, m, g = get_task(task), get_method(method, task), GEOMETRY[task]
+    spec, m = get_task(task), get_method(method, task)
     if not width > 0:
         raise TrecxError(f"width {width} is impossible: choose a positive factor, 1.0 for the benchmark")
     classes = classes or len(spec.classes)
     backbone = BACKBONES[task](width)
     maps = tap_shapes(backbone, input_shape(task, resolution))
     final_shape = list(maps.values())[-1]
+    g = spec.geometry
     chosen = m.taps[task] if taps is None else taps
     if taps and not m.head:
         raise TrecxError(f"method {method!r} has no exit to place: choose a method with an early exit")
     for tap in chosen:
         if tap not in list(maps)[:-1]:
             raise TrecxError(f"unknown tap {tap!r} for {task}: choose one of {', '.join(list(maps)[:-1])}")
+    if m.final != "plain" and len(chosen) != 1:
+        raise TrecxError(f"method {method!r} pairs one early exit with the final one: give one tap, not {len(chosen)}")
     exits = {tap: _exit_head(m.head, g, maps[tap], final_shape[0], classes) for tap in chosen}
-    pool = (25, 5) if method == "baseline_mlperf" else g.final_pool
-    if resolution:
-        pool = final_shape[1:]
-    return EarlyExitNetwork(backbone, exits, _final_head(m.final, g, pool, exits, maps, chosen, classes))
+    pool = final_shape[1:] if resolution else m.final_pool or g.final_pool
+    early = (exits[chosen[0]].features, maps[chosen[0]]) if chosen else None
+    final = FINAL_HEADS[m.final](_Ending(g, final_shape, pool, classes, early))
+    return EarlyExitNetwork(backbone, exits, final, m.rule)
 
 
-def input_shape(task: str, resolution: int = 0) -> tuple[int, int, int]:
+def input_shape(task: str, resolution: int = 0) -> Shape:
     """Channels, height and width of a task's inputs at `resolution` (0: its own).
 
     Raises:
         TrecxError: unknown task, or a resolution that this task cannot have.
     """
-    channels, *_ = shape = get_task(task).input_shape
+    spec = get_task(task)
+    channels, *_ = shape = spec.input_shape
     if not resolution:
         return shape
-    if task != "vww" or resolution not in RESOLUTIONS:
-        allowed = f"vww at one of {', '.join(map(str, RESOLUTIONS))}, or 0 for the task's own"
+    if resolution not in spec.resolutions:
+        sizes = [f"{t.name} at one of {', '.join(map(str, t.resolutions))}" for t in TASKS.values() if t.resolutions]
+        allowed = f"{'; '.join(sizes)}, or 0 for the task's own"
         raise TrecxError(f"resolution {resolution} is impossible for {task}: choose {allowed}")
     return channels, resolution, resolution
 
 
-def _exit_head(kind: str, g: Geometry, shape: tuple[int, int, int], final_channels: int, classes: int) -> ExitHead:
+def _trecx(g: Geometry, shape: Shape, widest: int) -> Parts:
+    channels = shape[0]
+    # The paper wants the view no wider than half of F; this binds where the tap itself is wide.
+    width = min(2 * channels, widest // 2) if g.widen else channels // 2
+    features = DepthwiseExit(channels, width, g.kernel, 2, g.widen, g.init[0])
+    return features, _window(g.pool, output_shape(features, shape)[1:])
+
+
+def _stride_first(g: Geometry, shape: Shape, widest: int) -> Parts:
+    # The task's own pooling follows, so that only the convolutions differ from T-RecX's exit.
+    widths = [shape[0], *(min(round(factor * shape[0]), widest) for factor in g.stride_first)]
+    features = nn.Sequential(*(separable(a, b, 2, init=g.init[0]) for a, b in pairwise(widths)))
+    return features, _window(g.pool, output_shape(features, shape)[1:])
+
+
+def _branch(g: Geometry, shape: Shape, widest: int, published: bool = False) -> Parts:
     channels, *size = shape
-    conv_init, dense_init, _ = g.init
-    features: nn.Module = nn.Identity()
-    pool: nn.Module = _window(4, size)
-    if kind == "trecx":
-        # The paper wants the view no wider than half of F; this binds where the tap itself is wide.
-        width = min(2 * channels, final_channels // 2) if g.widen else channels // 2
-        features = DepthwiseExit(channels, width, g.kernel, 2, g.widen, conv_init)
-        pool = _window(g.pool, output_shape(features, shape)[1:])
-    elif kind == "stride_first":
-        # The task's own pooling follows, so that only the convolutions differ from T-RecX's exit.
-        widths = [channels, *(min(round(factor * channels), final_channels) for factor in g.stride_first)]
-        features = nn.Sequential(*(separable(a, b, 2, init=conv_init) for a, b in pairwise(widths)))
-        pool = _window(g.pool, output_shape(features, shape)[1:])
-    elif kind in ("branch", "branch_published"):
-        out = min(g.branch or max(1, channels // 2), channels)
-        features = branch_conv(channels, out, published=kind == "branch_published", init="he_normal")
-        pool = nn.AvgPool2d(g.branch_pool or (size[0], size[1]))
-    elif kind == "mixed":
-        pool = MixedPool((size[0], size[1]))
+    out = min(g.branch or max(1, channels // 2), channels)
+    features = branch_conv(channels, out, published=published, init="he_normal")
+    return features, nn.AvgPool2d(g.branch_pool or (size[0], size[1]))
+
+
+def _pool(g: Geometry, shape: Shape, widest: int) -> Parts:
+    return nn.Identity(), _window(4, shape[1:])
+
+
+def _mixed(g: Geometry, shape: Shape, widest: int) -> Parts:
+    return nn.Identity(), MixedPool(shape[1:])
+
+
+# Kind -> what makes features and pooling from the task's geometry, the tap's shape and the channels of F.
+EXIT_HEADS: dict[ExitKind, Callable[[Geometry, Shape, int], Parts]] = {
+    "trecx": _trecx,
+    "stride_first": _stride_first,
+    "pool": _pool,
+    "mixed": _mixed,
+    "branch": _branch,
+    "branch_published": partial(_branch, published=True),
+}
+
+
+def _exit_head(kind: ExitKind, g: Geometry, shape: Shape, widest: int, classes: int) -> ExitHead:
+    features, pool = EXIT_HEADS[kind](g, shape, widest)
     flat = _numel(output_shape(nn.Sequential(features, pool), shape))
-    return ExitHead(features, pool, flat, classes, dense_init)
+    return ExitHead(features, pool, flat, classes, g.init[1])
 
 
-def _final_head(
-    kind: str,
-    g: Geometry,
-    pool: tuple[int, int],
-    exits: Mapping[str, ExitHead],
-    maps: Mapping[str, tuple[int, int, int]],
-    taps: tuple[str, ...],
-    classes: int,
-) -> FinalHead:
-    final_shape = list(maps.values())[-1]
-    channels, init = final_shape[0], g.init[2]
-    if kind == "plain":
-        return FinalHead(channels, pool, classes, init)
-    (tap,) = taps  # EV-assistance and concatenation pair one early exit with the final one
-    features = exits[tap].features
-    early_shape = output_shape(features, maps[tap])
-    if kind == "concat":
-        reduce: nn.Module = nn.Sequential(nn.AvgPool2d(early_shape[1:]), Flatten())
-        return ConcatHead(channels, pool, classes, init, reduce=reduce, extra=early_shape[0])
-    view = DepthwiseExit(channels, early_shape[0], g.kernel, g.view_stride, widen=False, init=init)
+@dataclass(frozen=True)
+class _Ending:
+    """What a final head is made from; `early` are the features of its early exit and the shape of their input."""
+
+    geometry: Geometry
+    shape: Shape  # of F
+    pool: tuple[int, int]
+    classes: int
+    early: tuple[nn.Module, Shape] | None
+
+    @property
+    def common(self) -> tuple[int, tuple[int, int], int, Init]:
+        """The arguments that all final heads share."""
+        return self.shape[0], self.pool, self.classes, self.geometry.init[2]
+
+    def early_maps(self) -> Shape:
+        """Shape of the early exit's maps."""
+        assert self.early is not None
+        return output_shape(*self.early)
+
+
+def _plain(e: _Ending) -> FinalHead:
+    return FinalHead(*e.common)
+
+
+def _concat(e: _Ending) -> FinalHead:
+    channels, *size = e.early_maps()
+    reduce = nn.Sequential(nn.AvgPool2d((size[0], size[1])), Flatten())
+    return ConcatHead(*e.common, reduce=reduce, extra=channels)
+
+
+def _view(e: _Ending) -> FinalHead:
+    g, width = e.geometry, e.early_maps()[0]
+    view = DepthwiseExit(e.shape[0], width, g.kernel, g.view_stride, widen=False, init=g.init[2])
     reduce = nn.Sequential(
         nn.AvgPool2d(g.view_pool) if g.view_pool else nn.Identity(),
-        Channels(round(g.view_keep * early_shape[0])),
+        Channels(round(g.view_keep * width)),
         Flatten(),
     )
-    extra = _numel(output_shape(nn.Sequential(view, reduce), final_shape))
-    return EarlyViewHead(channels, pool, classes, init, view=view, reduce=reduce, extra=extra)
+    extra = _numel(output_shape(nn.Sequential(view, reduce), e.shape))
+    return EarlyViewHead(*e.common, view=view, reduce=reduce, extra=extra)
 
 
-def tap_shapes(backbone: nn.Sequential, input_shape: tuple[int, int, int]) -> dict[str, tuple[int, int, int]]:
+FINAL_HEADS: dict[FinalKind, Callable[[_Ending], FinalHead]] = {"plain": _plain, "view": _view, "concat": _concat}
+
+
+def tap_shapes(backbone: nn.Sequential, input_shape: Shape) -> dict[str, Shape]:
     """Channels, height and width of the map behind every stage."""
     shapes, shape = {}, input_shape
-    for name, stage in backbone.named_children():
+    for name, stage in stages(backbone):
         shape = shapes[name] = output_shape(stage, shape)
     return shapes
 
 
-@torch.no_grad()
-def output_shape(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Shape, without the batch, that `module` makes of an input of `shape`; leaves its BN statistics alone."""
-    was_training = module.training
-    out: Tensor = module.eval()(torch.zeros(1, *shape))
-    module.train(was_training)
+def output_shape(module: nn.Module, shape: tuple[int, ...]) -> Shape:
+    """Shape, without the batch, that `module` makes of an input of `shape`; leaves mode and BN statistics alone."""
+    with inference(module):
+        out: Tensor = module(torch.zeros(1, *shape))
     return tuple(out.shape[1:])  # type: ignore[return-value]
 
 

@@ -6,7 +6,10 @@ included), both for one sample in inference:
 * `macs`: multiply-accumulates of convolutions and dense layers, nothing else.
 * `flops`: what keras-flops reports, the convention of the paper (its reference 54): 2 per MAC, 1 per
   output element of a bias, 2 per element and 6 per channel of batch norm, 1 per element of a residual
-  sum, the window per output of a pooling, 5 per class of a softmax; ReLU, slices and concatenation are free.
+  sum, the window per output of a pooling, 5 per class of a softmax; ReLU, slices, concatenation and
+  resizing are free. Group, layer and instance norm take mean and variance from the sample itself, which
+  TensorFlow counts as 4 per element (the mean 1, the variance 3); applying them is 2 per element, 3 per
+  mean and variance, 3 per scale, which for batch norm makes its 6 per channel.
 
 `fvcore` is the figure of fvcore's default settings: MACs plus 2 per element of batch norm.
 """
@@ -22,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trecx.models.network import EarlyExitNetwork
+from trecx.models.network import EarlyExitNetwork, inference
 
 with warnings.catch_warnings():
     # fvcore scripts a loss on import and traces the model; torch announces the end of both.
@@ -82,15 +85,12 @@ Rule = Callable[[list[Any], list[Any]], Counter[str] | float]
 
 def count(module: nn.Module, x: Tensor, rules: dict[str, Rule]) -> int:
     """Total of fvcore's analysis of `module` in inference mode on `x`, with `rules` by operator name on top."""
-    was_training = module.training
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    analysis = FlopCountAnalysis(module.eval(), x).set_op_handle(**rules)
+    analysis = FlopCountAnalysis(module, x).set_op_handle(**rules)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    with warnings.catch_warnings():
+    with inference(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        total = analysis.total()
-    module.train(was_training)
-    return round(total)
+        return round(analysis.total())
 
 
 # The rules of keras-flops. fvcore hands each the operator's inputs and outputs as traced values.
@@ -110,9 +110,34 @@ def _batch_norm(inputs: list[Any], outputs: list[Any]) -> float:
     return 2 * prod(out) + 6 * out[1]
 
 
+def _own_norm(out: list[int], pairs: int, scale: list[int] | None) -> float:
+    """Of a normalisation with `pairs` means and variances of the sample itself; `scale` is the shape of its weight."""
+    return 6 * prod(out) + 3 * pairs + (3 * prod(scale) if scale is not None else 0)
+
+
+def _group_norm(inputs: list[Any], outputs: list[Any]) -> float:
+    out = get_shape(outputs[0])
+    return _own_norm(out, out[0] * inputs[1].toIValue(), get_shape(inputs[2]))
+
+
+def _layer_norm(inputs: list[Any], outputs: list[Any]) -> float:
+    out = get_shape(outputs[0])
+    return _own_norm(out, prod(out) // prod(_sizes(inputs[1])), get_shape(inputs[2]))
+
+
+def _instance_norm(inputs: list[Any], outputs: list[Any]) -> float:
+    out = get_shape(outputs[0])
+    from_sample = inputs[5].toIValue()  # else it has running statistics, as batch norm
+    return _own_norm(out, out[0] * out[1], get_shape(inputs[1])) if from_sample else _batch_norm(inputs, outputs)
+
+
 def _pool(inputs: list[Any], outputs: list[Any]) -> float:
-    window = [size.toIValue() for size in inputs[1].node().inputs()]
-    return prod(window) * prod(get_shape(outputs[0]))
+    return prod(_sizes(inputs[1])) * prod(get_shape(outputs[0]))
+
+
+def _sizes(value: Any) -> list[int]:
+    """The numbers in a traced list, such as a window."""
+    return [size.toIValue() for size in value.node().inputs()]
 
 
 def _map_elements(inputs: list[Any], outputs: list[Any]) -> float:
@@ -130,11 +155,19 @@ def _free(inputs: list[Any], outputs: list[Any]) -> float:
     return 0
 
 
-MAC_RULES: dict[str, Rule] = {"aten::batch_norm": _free, "aten::adaptive_avg_pool2d": _free}
+_RESIZING = ("aten::upsample_nearest2d", "aten::upsample_bilinear2d", "aten::grid_sampler")
+_NORMS: dict[str, Rule] = {
+    "aten::batch_norm": _batch_norm,
+    "aten::group_norm": _group_norm,
+    "aten::layer_norm": _layer_norm,
+    "aten::instance_norm": _instance_norm,
+}
+MAC_RULES: dict[str, Rule] = dict.fromkeys((*_NORMS, *_RESIZING, "aten::adaptive_avg_pool2d"), _free)
 KERAS_RULES: dict[str, Rule] = {
+    **_NORMS,
+    **dict.fromkeys(_RESIZING, _free),
     "aten::_convolution": _convolution,
     "aten::linear": _dense,
-    "aten::batch_norm": _batch_norm,
     "aten::avg_pool2d": _pool,
     "aten::max_pool2d": _pool,
     "aten::add": _map_elements,

@@ -1,19 +1,20 @@
 """Exit heads: what turns a feature map into logits.
 
-Every head has two steps, `features` (map -> map) and `classify` (map -> logits). The split lets the
-final head look at what an early exit has already computed, and makes heads easy to recombine.
+An early exit has two steps, `features` (map -> map) and `classify` (map -> logits). The split lets the
+final head look at what the exit has already computed, and makes heads easy to recombine.
 """
 
 import torch
 from torch import Tensor, nn
 
 from trecx.models.layers import Channels, Flatten, conv, conv_bn, dense
+from trecx.tasks import Init
 
 
 class ExitHead(nn.Module):
     """`features`, then `pool`, flatten and a dense layer: (N, C, H, W) -> maps and logits (N, classes)."""
 
-    def __init__(self, features: nn.Module, pool: nn.Module, flat: int, classes: int, init: str) -> None:
+    def __init__(self, features: nn.Module, pool: nn.Module, flat: int, classes: int, init: Init) -> None:
         super().__init__()
         self.features = features
         self.classify = nn.Sequential(pool, Flatten(), dense(flat, classes, init))
@@ -27,11 +28,11 @@ class ExitHead(nn.Module):
 class DepthwiseExit(nn.Sequential):
     """The feature step of T-RecX's exit (paper section 3, Fig. 3): 1x1 conv, then strided depthwise conv.
 
-    `widen` is the number of channels after the 1x1 convolution (which has no batch norm and no
-    activation), or None where the authors leave it out and take the first `channels` of the tap instead.
+    `widen` says whether there is a 1x1 convolution to `channels` (without batch norm and activation); where the
+    authors leave it out, the first `channels` of the tap are taken instead.
     """
 
-    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, widen: bool, init: str) -> None:
+    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, widen: bool, init: Init) -> None:
         first = conv(in_channels, channels, 1, init=init) if widen else Channels(channels)
         super().__init__(first, conv(channels, channels, kernel, stride, depthwise=True), nn.ReLU())
 
@@ -41,7 +42,7 @@ class DepthwiseExit(nn.Sequential):
         return self[1][-1]  # type: ignore[index]
 
 
-def branch_conv(in_channels: int, out_channels: int, *, published: bool, init: str) -> nn.Sequential:
+def branch_conv(in_channels: int, out_channels: int, *, published: bool, init: Init) -> nn.Sequential:
     """The 3x3 convolution of a BranchyNet branch: linear in the authors' code, BN and ReLU as published."""
     return conv_bn(in_channels, out_channels, init=init) if published else conv(in_channels, out_channels, init=init)
 
@@ -49,7 +50,7 @@ def branch_conv(in_channels: int, out_channels: int, *, published: bool, init: s
 class FinalHead(nn.Module):
     """Average pooling and a dense layer, the benchmarks' own classifier: (N, C, H, W) -> (N, classes)."""
 
-    def __init__(self, channels: int, pool: tuple[int, int], classes: int, init: str, extra: int = 0) -> None:
+    def __init__(self, channels: int, pool: tuple[int, int], classes: int, init: Init, extra: int = 0) -> None:
         super().__init__()
         self.pool = nn.Sequential(nn.AvgPool2d(pool), Flatten())
         self.classifier = dense(channels + extra, classes, init)
@@ -71,7 +72,7 @@ class EarlyViewHead(FinalHead):
         channels: int,
         pool: tuple[int, int],
         classes: int,
-        init: str,
+        init: Init,
         *,
         view: DepthwiseExit,
         reduce: nn.Module,
@@ -91,7 +92,7 @@ class ConcatHead(FinalHead):
     """
 
     def __init__(
-        self, channels: int, pool: tuple[int, int], classes: int, init: str, *, reduce: nn.Module, extra: int
+        self, channels: int, pool: tuple[int, int], classes: int, init: Init, *, reduce: nn.Module, extra: int
     ) -> None:
         super().__init__(channels, pool, classes, init, extra)
         self.reduce = reduce

@@ -6,12 +6,16 @@ TensorFlow's is; and a flattened map is ordered height, width, channel.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from trecx.errors import check_choice
+from trecx.tasks import Init
 
 
 class SamePad2d(nn.Module):
@@ -40,7 +44,7 @@ def conv(
     stride: int = 1,
     *,
     depthwise: bool = False,
-    init: str = "he_normal",
+    init: Init = "he_normal",
 ) -> nn.Sequential:
     """Convolution with bias and "same" padding: (N, in, H, W) -> (N, out, ceil(H/stride), ceil(W/stride)).
 
@@ -67,7 +71,7 @@ def conv_bn(*args: Any, relu: bool = True, **kwargs: Any) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
 
 
-def separable(in_channels: int, out_channels: int, stride: int = 1, init: str = "he_normal") -> nn.Sequential:
+def separable(in_channels: int, out_channels: int, stride: int = 1, init: Init = "he_normal") -> nn.Sequential:
     """Depthwise 3x3, batch norm, ReLU, then 1x1, batch norm, ReLU: the block of DS-CNN and MobileNet."""
     return nn.Sequential(
         *conv_bn(in_channels, in_channels, 3, stride, depthwise=True),
@@ -75,7 +79,7 @@ def separable(in_channels: int, out_channels: int, stride: int = 1, init: str = 
     )
 
 
-def dense(in_features: int, out_features: int, init: str = "glorot_uniform") -> nn.Linear:
+def dense(in_features: int, out_features: int, init: Init = "glorot_uniform") -> nn.Linear:
     """Fully connected layer with bias: (N, in) -> (N, out)."""
     layer = nn.Linear(in_features, out_features)
     init_kernel(layer.weight, init)
@@ -149,25 +153,35 @@ class MixedPool(nn.Module):
         return a * F.max_pool2d(x, self.window, ceil_mode=True) + (1 - a) * F.avg_pool2d(x, self.window, ceil_mode=True)
 
 
-INITIALISERS = ("he_normal", "glorot_uniform")
+def _he_normal(weight: Tensor, fan_in: int, fan_out: int) -> None:
+    # Cutting a unit normal at +-2 leaves a deviation of 0.8796; Keras divides it out.
+    std = math.sqrt(2 / fan_in) / 0.87962566103423978
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
+def _glorot_uniform(weight: Tensor, fan_in: int, fan_out: int) -> None:
+    limit = math.sqrt(6 / (fan_in + fan_out))
+    nn.init.uniform_(weight, -limit, limit)
+
+
+INITIALISERS: dict[Init, Callable[[Tensor, int, int], None]] = {
+    "he_normal": _he_normal,
+    "glorot_uniform": _glorot_uniform,
+}
 
 
 @torch.no_grad()
-def init_kernel(weight: Tensor, rule: str, *, depthwise: bool = False) -> None:
+def init_kernel(weight: Tensor, rule: Init, *, depthwise: bool = False) -> None:
     """Fill a kernel as Keras does: He-normal (truncated at two deviations) or Glorot-uniform.
 
     A depthwise kernel has fans k*k*C in and k*k out, because Keras reads them off the shape (k, k, C, 1).
+
+    Raises:
+        TrecxError: unknown rule.
     """
+    check_choice("initialiser", rule, INITIALISERS)
     window = weight[0, 0].numel() if weight.dim() == 4 else 1
     fan_out, fan_in = weight.shape[0] * window, weight.shape[1] * window
     if depthwise:
         fan_in, fan_out = fan_out, window
-    if rule == "he_normal":
-        # Cutting a unit normal at +-2 leaves a deviation of 0.8796; Keras divides it out.
-        std = math.sqrt(2 / fan_in) / 0.87962566103423978
-        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
-    elif rule == "glorot_uniform":
-        limit = math.sqrt(6 / (fan_in + fan_out))
-        nn.init.uniform_(weight, -limit, limit)
-    else:
-        raise ValueError(f"unknown initialiser {rule!r}: choose one of {', '.join(INITIALISERS)}")
+    INITIALISERS[rule](weight, fan_in, fan_out)

@@ -6,72 +6,16 @@ page 'Deviations').
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
-from trecx.errors import TrecxError
+from trecx.errors import TrecxError, check_choice
+from trecx.models.network import RULES, Rule
+from trecx.tasks import TASKS
 
+ExitKind = Literal["", "trecx", "stride_first", "pool", "mixed", "branch", "branch_published"]
+FinalKind = Literal["plain", "view", "concat"]
+Taps = Mapping[str, tuple[str, ...]]  # stages by task
 
-@dataclass(frozen=True)
-class Geometry:
-    """The numbers that differ between the tasks' exit blocks (paper section 3 and the authors' code)."""
-
-    tap: str  # where T-RecX exits
-    final_pool: tuple[int, int]  # the benchmark's own average pooling
-    widen: bool  # a 1x1 convolution doubles the channels; False: take half of the tap's channels
-    kernel: int  # of the exit's depthwise layer, stride 2
-    pool: int  # average pooling of the exit
-    view_stride: int  # of the EV depthwise layer on F
-    view_pool: tuple[int, int] | None
-    view_keep: float  # share of the EV channels that reach the classifier
-    branch: int | None  # output channels of a BranchyNet branch; None: half of the tap's
-    branch_pool: tuple[int, int] | None  # None: the whole map
-    stride_first: tuple[float, ...]  # channels of the blocks of the exit that strides first, relative to the tap's
-    init: tuple[str, str, str]  # convolutions, early dense, final dense
-
-
-GEOMETRY = {
-    "ic": Geometry(
-        tap="stack1",
-        final_pool=(8, 8),
-        widen=True,
-        kernel=2,
-        pool=4,
-        view_stride=2,
-        view_pool=None,
-        view_keep=1.0,
-        branch=16,
-        branch_pool=(4, 4),
-        stride_first=(2, 4),
-        init=("he_normal", "he_normal", "he_normal"),
-    ),
-    "kws": Geometry(
-        tap="block2",
-        final_pool=(24, 5),  # drops the last of 25 frames, as the authors' training code does
-        widen=False,
-        kernel=3,
-        pool=2,
-        view_stride=1,
-        view_pool=(13, 3),  # so the view sees frames 0-12 and coefficients 0-2 only
-        view_keep=1.0,
-        branch=None,
-        branch_pool=(24, 5),
-        stride_first=(1,),
-        init=("glorot_uniform", "glorot_uniform", "glorot_uniform"),
-    ),
-    "vww": Geometry(
-        tap="layer4",
-        final_pool=(3, 3),
-        widen=True,
-        kernel=2,
-        pool=4,
-        view_stride=1,
-        view_pool=None,
-        view_keep=0.5,  # 64 channels are computed, 32 are used
-        branch=None,
-        branch_pool=None,
-        stride_first=(2,),
-        init=("he_normal", "he_normal", "glorot_uniform"),
-    ),
-}
 
 # Taps of the two baselines. For MobileNet, which the paper leaves out, the stages whose share of the
 # cost is nearest to 1/3, 2/3 (BranchyNet) and 1/4, 1/2, 3/4 (SDN).
@@ -83,41 +27,83 @@ SDN_TAPS = {
     "vww": ("layer4", "layer8", "layer10"),
 }
 
-T_RECX_TAP = {task: (geometry.tap,) for task, geometry in GEOMETRY.items()}
+NO_TAPS: Taps = dict.fromkeys(TASKS, ())
+
+
+def _own_tap() -> Taps:
+    """Where T-RecX exits."""
+    return {name: (task.tap,) for name, task in TASKS.items()}
+
 
 # DS-CNN's own exit has no 1x1 convolution and costs next to nothing; one that has pays off a block earlier.
-STRIDE_FIRST_TAP = {**T_RECX_TAP, "kws": ("block1",)}
+STRIDE_FIRST_TAPS: Taps = {**_own_tap(), "kws": ("block1",)}
 
-NO_TAP: Mapping[str, tuple[str, ...]] = dict.fromkeys(GEOMETRY, ())
+
+@dataclass(frozen=True)
+class TaskWeight:
+    """Every early loss weighs the task's w (paper section 3.2)."""
+
+
+@dataclass(frozen=True)
+class FixedWeights:
+    """Weights of the early losses, cheapest exit first; the last one holds for all exits behind it."""
+
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Each early weight grows from `start` to the exit's relative cost, linear in the epochs (Kaya et al. 2019)."""
+
+    start: float = 0.01
+
+
+Loss = TaskWeight | FixedWeights | Ramp
+NO_LOSS = FixedWeights(())
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a network exits and how it is trained."""
+    """How a network exits and how it is trained.
+
+    Raises:
+        TrecxError: a kind of head, loss or exit rule that does not exist.
+    """
 
     name: str
     label: str  # in tables and figures
     about: str  # one line
-    head: str = ""  # kind of exit head, see EXIT_HEADS
-    final: str = "plain"  # kind of final head: plain, view (EV-assistance) or concat
-    taps: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: T_RECX_TAP)
+    head: ExitKind = ""  # kind of exit head, see `trecx.models.build.EXIT_HEADS`; none for a baseline
+    final: FinalKind = "plain"  # kind of final head: plain, view (EV-assistance) or concat
+    taps: Taps = field(default_factory=_own_tap)
     transfer: bool = False  # copy the early depthwise weights onto the EV layer while training
-    loss: tuple[float, ...] | str = "w"  # weights of the early losses; 'w': the task's w; 'ramp': SDN's
-    rule: str = ">"  # a sample leaves if its score is > (T-RecX) or >= (the baselines) the threshold
-    tasks: tuple[str, ...] = ("ic", "kws", "vww")
+    loss: Loss = TaskWeight()  # how the early losses are weighed
+    rule: Rule = ">"  # a sample leaves if its score is > (T-RecX) or >= (the baselines) the threshold
+    tasks: tuple[str, ...] = tuple(TASKS)
+    final_pool: tuple[int, int] | None = None  # in place of the task's own
+
+    def __post_init__(self) -> None:
+        check_choice("kind of exit head", self.head, get_args(ExitKind))
+        check_choice("kind of final head", self.final, get_args(FinalKind))
+        check_choice("exit rule", self.rule, RULES)
+        if not self.head and any(self.taps.values()):
+            raise TrecxError(f"method {self.name!r} has taps but no exit: give head, the kind of its exit heads")
+        if not isinstance(self.loss, Loss):
+            raise TrecxError(f"unknown loss {self.loss!r}: choose a TaskWeight, FixedWeights or Ramp")
 
 
 METHODS = {
     m.name: m
     for m in (
-        Method("baseline", "Baseline", "the unmodified benchmark network", taps=NO_TAP, loss=()),
+        Method("baseline", "Baseline", "the unmodified benchmark network", taps=NO_TAPS, loss=NO_LOSS),
         Method(
             "baseline_mlperf",
             "Baseline (MLPerf)",
             "the released MLPerf Tiny network, which pools all 25 frames",
-            taps=NO_TAP,
-            loss=(),
+            taps=NO_TAPS,
+            loss=NO_LOSS,
             tasks=("kws",),
+            final_pool=(25, 5),
         ),
         Method("trecx_ev", "T-RecX", "T-RecX with EV-assistance: the paper's method", "trecx", "view", transfer=True),
         Method("trecx_no_ev", "T-RecX, no EV", "T-RecX's exit, the benchmark's own final head", "trecx"),
@@ -134,23 +120,29 @@ METHODS = {
             "the early exit's maps join the final head (Fig. 6)",
             "trecx",
             "concat",
-            loss=(1.0,),
+            loss=FixedWeights((1.0,)),
         ),
         Method(
             "trecx_stride_first",
             "T-RecX-improved: stride first",
             "not the paper's: an exit that strides before it widens, batch norm and ReLU in it; no EV-assistance",
             "stride_first",
-            taps=STRIDE_FIRST_TAP,
+            taps=STRIDE_FIRST_TAPS,
         ),
-        Method("baseline_ee", "Baseline EE", "pooling and a dense layer as the exit (Fig. 5)", "pool", loss=(1.0,)),
+        Method(
+            "baseline_ee",
+            "Baseline EE",
+            "pooling and a dense layer as the exit (Fig. 5)",
+            "pool",
+            loss=FixedWeights((1.0,)),
+        ),
         Method(
             "branchynet",
             "BranchyNet",
             "two branches, as the authors coded it",
             "branch",
             taps=BRANCHYNET_TAPS,
-            loss=(1.0, 0.3),
+            loss=FixedWeights((1.0, 0.3)),
             rule=">=",
         ),
         Method(
@@ -159,7 +151,7 @@ METHODS = {
             "two branches with batch norm and ReLU",
             "branch_published",
             taps=BRANCHYNET_TAPS,
-            loss=(1.0, 0.3),
+            loss=FixedWeights((1.0, 0.3)),
             rule=">=",
         ),
         Method(
@@ -168,7 +160,7 @@ METHODS = {
             "internal classifiers, as the authors coded it: loss weight frozen at 0.01",
             "pool",
             taps=SDN_TAPS,
-            loss=(0.01, 0.01, 0.01),
+            loss=FixedWeights((0.01, 0.01, 0.01)),
             rule=">=",
         ),
         Method(
@@ -177,7 +169,7 @@ METHODS = {
             "internal classifiers with learned pooling mix and the true loss ramp",
             "mixed",
             taps=SDN_TAPS,
-            loss="ramp",
+            loss=Ramp(),
             rule=">=",
         ),
     )

@@ -1,12 +1,20 @@
 """The early-exit network of Figure 1: a backbone, exit heads at its taps, a final head."""
 
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from trecx.errors import TrecxError
+from trecx.errors import TrecxError, check_choice
 from trecx.models.heads import DepthwiseExit, EarlyViewHead, ExitHead, FinalHead
+
+Rule = Literal[">", ">="]
+
+# A sample leaves at the first early exit whose confidence compares so with the threshold.
+RULES: dict[Rule, Callable[[Tensor, float], Tensor]] = {">": operator.gt, ">=": operator.ge}
 
 
 class EarlyExitNetwork(nn.Module):
@@ -16,17 +24,25 @@ class EarlyExitNetwork(nn.Module):
         backbone: stages by name, in order.
         exits: exit head by tap name, any number of them, none for a plain network.
         final: classifier after the last stage.
+        rule: how a confidence must compare with the threshold for a sample to leave, > (T-RecX) or >= (the baselines).
+
+    Raises:
+        TrecxError: an exit at no stage or behind the last one, or an unknown rule.
     """
 
-    def __init__(self, backbone: nn.Sequential, exits: Mapping[str, ExitHead], final: FinalHead) -> None:
+    def __init__(
+        self, backbone: nn.Sequential, exits: Mapping[str, ExitHead], final: FinalHead, rule: Rule = ">"
+    ) -> None:
         super().__init__()
-        taps = [name for name, _ in backbone.named_children()]
+        check_choice("exit rule", rule, RULES)
+        taps = [name for name, _ in stages(backbone)]
         for tap in exits:
             if tap not in taps[:-1]:
                 raise TrecxError(f"unknown tap {tap!r}: choose one of {', '.join(taps[:-1])}")
         self.backbone = backbone
         self.exits = nn.ModuleDict({tap: exits[tap] for tap in taps if tap in exits})
         self.final = final
+        self.rule = rule
 
     @property
     def num_exits(self) -> int:
@@ -40,7 +56,7 @@ class EarlyExitNetwork(nn.Module):
         """
         logits: list[Tensor] = []
         early = None
-        for tap, stage in self.backbone.named_children():
+        for tap, stage in stages(self.backbone):
             x = stage(x)
             if tap in self.exits:
                 early, exit_logits = self.exits[tap](x)
@@ -49,16 +65,15 @@ class EarlyExitNetwork(nn.Module):
                     return logits
         return [*logits, self.final(x, early)]
 
-    @torch.no_grad()
     def predict(self, x: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-        """Classify with early exit: a sample whose confidence exceeds `threshold` runs no further (eq. 1).
+        """Classify with early exit: a sample that is confident enough for `threshold` runs no further (eq. 1).
 
         The batch goes on with the samples that are left, so the time spent follows the exit rate.
 
         Args:
             x: inputs (N, C, H, W).
-            threshold: confidence in [0, 1] that an early exit's largest softmax value must exceed; one for
-                all exits. 1 sends every sample to the final exit.
+            threshold: confidence in [0, 1], one for all exits, that an early exit's largest softmax value must exceed
+                (reach, under the rule >=). 1 sends every sample to the final exit (those below 1, under >=).
 
         Returns:
             Softmax of the exit taken (N, classes), and the index of that exit (N,), 0 for the first.
@@ -68,19 +83,21 @@ class EarlyExitNetwork(nn.Module):
         """
         if not 0 <= threshold <= 1:
             raise TrecxError(f"threshold {threshold} is impossible: choose a confidence from 0 to 1")
-        was_training = self.training
-        self.eval()
+        with inference(self):
+            return self._predict(x, threshold)
+
+    def _predict(self, x: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         probabilities = torch.zeros(len(x), self.num_classes, device=x.device)
         taken = torch.full((len(x),), self.num_exits - 1, device=x.device)
         left = torch.arange(len(x), device=x.device)  # rows of the batch that are still running
         early, exit_index = None, 0
-        for tap, stage in self.backbone.named_children():
+        for tap, stage in stages(self.backbone):
             x = stage(x)
             if tap not in self.exits:
                 continue
             early, exit_logits = self.exits[tap](x)
             softmax = exit_logits.float().softmax(1)
-            leave = softmax.amax(1) > threshold
+            leave = RULES[self.rule](softmax.amax(1).double(), threshold)  # double, as a trace compares
             probabilities[left[leave]] = softmax[leave]
             taken[left[leave]] = exit_index
             exit_index += 1
@@ -91,7 +108,6 @@ class EarlyExitNetwork(nn.Module):
                 break
         else:
             probabilities[left] = self.final(x, early).float().softmax(1)
-        self.train(was_training)
         return probabilities, taken
 
     @property
@@ -122,6 +138,27 @@ class EarlyExitNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.groups == 1:
                 yield module.weight
+
+
+def stages(backbone: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """Name and module of every stage, in order.
+
+    `named_children` would leave out a module that already stood at an earlier place, such as one ReLU for all.
+    """
+    return [(name, stage) for name, stage in backbone._modules.items() if stage is not None]
+
+
+@contextmanager
+def inference(module: nn.Module) -> Iterator[None]:
+    """Inference mode without gradients inside the block; behind it every part is in the mode that it had before."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _rows(x: Tensor, rows: Tensor) -> Tensor:

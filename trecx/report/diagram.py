@@ -18,7 +18,7 @@ from trecx.models.build import output_shape, tap_shapes
 from trecx.models.cost import measure
 from trecx.models.heads import ConcatHead, EarlyViewHead, ExitHead, FinalHead
 from trecx.models.layers import Channels, Flatten, MixedPool, SamePad2d
-from trecx.models.network import EarlyExitNetwork
+from trecx.models.network import EarlyExitNetwork, stages
 
 WIDTH = 5.4  # inches
 TITLE, BODY = 11, 10.5  # points
@@ -180,10 +180,10 @@ def _rows(network: EarlyExitNetwork) -> list[tuple[str, str]]:
     """The stages between two taps as one row: (what to call them, the last of them)."""
     rows: list[tuple[str, str]] = []
     names: list[str] = []
-    stages = [name for name, _ in network.backbone.named_children()]
-    for name in stages:
+    names_of_stages = [name for name, _ in stages(network.backbone)]
+    for name in names_of_stages:
         names.append(name)
-        if name in network.exits or name == stages[-1]:
+        if name in network.exits or name == names_of_stages[-1]:
             rows.append((", ".join(names) if len(names) < 3 else f"{names[0]} – {names[-1]}", name))
             names = []
     return rows

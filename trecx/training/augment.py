@@ -6,7 +6,6 @@ All randomness comes from the generator handed in, so a run repeats under its se
 import math
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -121,20 +120,6 @@ def resized_crop(x: Tensor, generator: Generator, smallest: float, stretch: floa
     ).to(x.device)
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def mixup(x: Tensor, generator: Generator, strength: float, padded: int = 0) -> tuple[Tensor, Tensor, float]:
-    """Blend every image with another of the batch (Zhang et al. 2018): share * x + (1 - share) * x[partner].
-
-    The share is one draw a batch from Beta(strength, strength). The last `padded` rows stay alone. Returns the blended
-    batch, the partner of each row (N,) int64, and the share of the image itself in [0, 1].
-    """
-    real = len(x) - padded
-    partner = torch.cat([torch.randperm(real, generator=generator), torch.arange(real, len(x))]).to(x.device)
-    # PyTorch's beta distribution takes no generator.
-    draw = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-    share = float(draw.beta(strength, strength))
-    return torch.lerp(x[partner], x, share), partner, share
 
 
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {

@@ -1,6 +1,7 @@
 """From stored samples to training batches: inputs, their range, order, augmentation and targets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,25 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from trecx.training.augment import AUGMENTATIONS, mixup
-from trecx.training.recipes import Recipe
+from trecx.errors import TrecxError
+from trecx.tasks import get_task
+from trecx.training.augment import AUGMENTATIONS
+from trecx.training.recipes import Batching, Recipe
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a training learns from and what it is validated on: inputs (n, C, H, W) as stored, labels (n,)."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    y_val: Tensor
+
+    def to(self, device: torch.device) -> "Examples":
+        """The same on another device, with labels as integers of 64 bits."""
+        x_train, y_train, x_val, y_val = (getattr(self, f.name).to(device) for f in fields(self))
+        return Examples(x_train, y_train.long(), x_val, y_val.long())
 
 
 def to_input(x: NDArray[Any]) -> Tensor:
@@ -34,7 +52,8 @@ def resize(x: Tensor, side: int, batch: int = 500) -> Tensor:
 
 def scale(x: Tensor, task: str) -> Tensor:
     """Float inputs in the range that the benchmark expects: raw 0-255 (ic), raw MFCC (kws), [0, 1] (vww)."""
-    return x.float() / 255 if task == "vww" else x.float()
+    divisor = get_task(task).input_scale
+    return x.float() if divisor == 1 else x.float() / divisor
 
 
 def batches(recipe: Recipe, n: int, epoch: int, seed: int) -> Iterator[Tensor]:
@@ -42,13 +61,23 @@ def batches(recipe: Recipe, n: int, epoch: int, seed: int) -> Iterator[Tensor]:
 
     `shuffle` drops no sample; the last batch may be short. `fixed` composes full batches once, drops the
     remainder and shuffles their order. `pad` leaves the last batch short for `make_batch` to fill.
+
+    Raises:
+        TrecxError: fewer than two samples.
     """
+    if n < 2:
+        raise TrecxError(f"{n} training samples are too few: give at least 2, batch norm cannot learn from one")
     draw = Generator().manual_seed(_mix(seed, epoch) + 2)
-    if recipe.batching == "fixed":
-        composed = torch.randperm(n, generator=Generator().manual_seed(seed)).split(recipe.batch)
-        composed = composed[: max(1, n // recipe.batch)]
-        yield from (composed[k] for k in torch.randperm(len(composed), generator=draw).tolist())
-        return
+    yield from ORDERS[recipe.batching](recipe, n, seed, draw)
+
+
+def _composed_once(recipe: Recipe, n: int, seed: int, draw: Generator) -> Iterator[Tensor]:
+    composed = torch.randperm(n, generator=Generator().manual_seed(seed)).split(recipe.batch)
+    composed = composed[: max(1, n // recipe.batch)]
+    yield from (composed[k] for k in torch.randperm(len(composed), generator=draw).tolist())
+
+
+def _shuffled(recipe: Recipe, n: int, seed: int, draw: Generator) -> Iterator[Tensor]:
     rows = torch.arange(n)
     if recipe.duplicates:
         extra = torch.randperm(n, generator=Generator().manual_seed(seed))[: recipe.duplicates]
@@ -58,11 +87,17 @@ def batches(recipe: Recipe, n: int, epoch: int, seed: int) -> Iterator[Tensor]:
     yield from (batch for batch in shuffled if len(batch) > 1)
 
 
-def make_batch(
-    x: Tensor, y: Tensor, rows: Tensor, recipe: Recipe, task: str, draw: Generator
-) -> tuple[Tensor, Tensor, int]:
-    """Augmented inputs (N, C, H, W), labels (N,) and how many of the last rows are black padding."""
-    batch, labels = scale(x[rows], task), y[rows]
+ORDERS: dict[Batching, Callable[[Recipe, int, int, Generator], Iterator[Tensor]]] = {
+    "shuffle": _shuffled,
+    "fixed": _composed_once,
+    "pad": _shuffled,
+}
+
+
+def make_batch(data: Examples, rows: Tensor, recipe: Recipe, task: str, draw: Generator) -> tuple[Tensor, Tensor, int]:
+    """Augmented training inputs (N, C, H, W), labels (N,) and how many of the last rows are black padding."""
+    rows = rows.to(data.x_train.device)
+    batch, labels = scale(data.x_train[rows], task), data.y_train[rows]
     for name, arguments in recipe.augment:
         batch = AUGMENTATIONS[name](batch, draw, *arguments)
     padded = recipe.batch - len(rows) if recipe.batching == "pad" else 0
@@ -72,19 +107,11 @@ def make_batch(
     return batch.contiguous(memory_format=torch.channels_last), labels, padded
 
 
-def soften(
-    x: Tensor, labels: Tensor, classes: int, recipe: Recipe, draw: Generator, padded: int, teacher: nn.Module | None
-) -> tuple[Tensor, Tensor]:
-    """Blended inputs (N, C, H, W), and for each a distribution over the classes (N, classes) in place of its label."""
-    targets = F.one_hot(labels, classes).float()
-    if recipe.mixup:
-        x, partner, share = mixup(x, draw, recipe.mixup, padded)
-        targets = torch.lerp(targets[partner], targets, share)
-    if teacher is not None:
-        with torch.no_grad():
-            answers = teacher(x)[-1].float().softmax(1)
-        targets = torch.lerp(targets, answers, recipe.teacher)
-    return x, targets
+@torch.no_grad()
+def soften(x: Tensor, labels: Tensor, teacher: nn.Module, share: float) -> Tensor:
+    """In place of each label a distribution over the classes (N, classes), `share` of it the teacher's answer."""
+    answers = teacher(x)[-1].float().softmax(1)
+    return torch.lerp(F.one_hot(labels, answers.shape[1]).float(), answers, share)
 
 
 def _mix(seed: int, epoch: int) -> int:

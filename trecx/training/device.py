@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from trecx.training.recipes import Precision
 
-def arithmetic(device: torch.device, asked: str) -> str:
+
+def arithmetic(device: torch.device, asked: Precision) -> Precision:
     """The number format that a training asked to use `asked` really uses on `device`: float32 or bfloat16.
 
     A processor without instructions for bfloat16 emulates it, at several times the cost of float32.
@@ -40,7 +42,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """bfloat16 arithmetic where the recipe asks for it and the device is made for it."""
     low = arithmetic(device, precision) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16) if low else nullcontext()

@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trecx.errors import TrecxError
-from trecx.models.methods import Method
+from trecx.models.methods import Method, Ramp, TaskWeight
+from trecx.tasks import TASKS, get_task
 
-# The paper's w of each task's early exit.
-W_EARLY = {"ic": 0.5, "kws": 0.3, "vww": 0.4}
-SDN_START = 0.01
+W_EARLY = {name: task.w for name, task in TASKS.items()}  # for importers outside the core; new code takes `Task.w`
 
 
 def early_weights(
@@ -34,15 +33,14 @@ def early_weights(
     """
     if w_early is not None and not w_early > 0:
         raise TrecxError(f"w_early {w_early} is impossible: choose a positive loss weight, the paper's are below 1")
-    if method.loss == "ramp":
-        # Kaya et al. 2019, section 4.2: from 0.01 to the exit's relative cost, linear in the epochs. The
-        # authors of T-RecX meant the same, but their weight stays at its first value: method `sdn`.
-        return [SDN_START + progress * share for share in shares]
+    if isinstance(method.loss, Ramp):
+        # The authors of T-RecX meant the same, but their weight stays at its first value: method `sdn`.
+        return [method.loss.start + progress * share for share in shares]
     if w_early is not None:
         return [w_early] * len(shares)
-    if method.loss == "w":
-        return [W_EARLY[task]] * len(shares)
-    weights = [float(weight) for weight in method.loss]
+    if isinstance(method.loss, TaskWeight):
+        return [get_task(task).w] * len(shares)
+    weights = [float(weight) for weight in method.loss.weights]
     return (weights + weights[-1:] * len(shares))[: len(shares)]
 
 

@@ -1,13 +1,14 @@
 """The optimiser of a recipe, and the moving average of the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 
 from trecx.models.network import EarlyExitNetwork
-from trecx.training.recipes import Recipe
+from trecx.training.recipes import Optimizer, Recipe
 
 
 class Average:
@@ -50,6 +51,12 @@ class Average:
                     tensor.copy_(own[name])
 
 
+OPTIMIZERS: dict[Optimizer, Callable[..., torch.optim.Optimizer]] = {
+    "adam": partial(torch.optim.Adam, eps=1e-7),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+}
+
+
 def make_optimizer(network: EarlyExitNetwork, recipe: Recipe) -> torch.optim.Optimizer:
     """Adam with Keras's epsilon, or SGD with Nesterov momentum; weight decay on ordinary convolutions only.
 
@@ -65,6 +72,4 @@ def make_optimizer(network: EarlyExitNetwork, recipe: Recipe) -> torch.optim.Opt
         for params, decay in ((kernels, recipe.weight_decay), (others, 0.0))
     ]
     groups = [group for group in groups if group["params"]]
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=recipe.rate, eps=1e-7)
-    return torch.optim.SGD(groups, lr=recipe.rate, momentum=0.9, nesterov=True)
+    return OPTIMIZERS[recipe.optimizer](groups, lr=recipe.rate)

@@ -5,37 +5,61 @@ accuracy in a tenth of the epochs: one-cycle SGD. `quick` is `fast` cut to the s
 for visual wake words with few images: `scratch` from random weights, `finetune` from trained ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
-from trecx.errors import TrecxError
+from trecx.errors import TrecxError, check_choice
 from trecx.tasks import get_task
+from trecx.training.augment import AUGMENTATIONS
+
+Optimizer = Literal["adam", "sgd"]
+Schedule = Literal["exponential", "steps", "onecycle"]
+Batching = Literal["shuffle", "fixed", "pad"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained on one task."""
+    """How a network is trained on one task.
+
+    Raises:
+        TrecxError: an optimiser, schedule, batching, precision or augmentation that does not exist, or too few
+            epochs or samples a batch.
+    """
 
     name: str
     epochs: int
     batch: int
-    optimizer: str  # adam (Keras defaults) or sgd (Nesterov momentum 0.9)
-    schedule: str  # exponential, steps or onecycle
+    optimizer: Optimizer  # adam (Keras defaults) or sgd (Nesterov momentum 0.9)
+    schedule: Schedule
     rate: float  # learning rate at the start (exponential, steps) or at the peak (onecycle)
     decay: float = 1.0  # exponential: factor an epoch
     steps: tuple[tuple[float, float], ...] = ()  # steps: (from this share of the epochs, this rate)
     weight_decay: float = 2e-4  # coupled, on ordinary convolution kernels: L2 of 1e-4 times the sum of squares
     augment: tuple[tuple[str, tuple[float, ...]], ...] = ()  # functions of trecx.training.augment and their arguments
-    batching: str = "shuffle"  # shuffle; fixed: compose once, shuffle the order; pad: fill the last with black
+    batching: Batching = "shuffle"  # shuffle; fixed: compose once, shuffle the order; pad: fill the last with black
     duplicates: int = 0  # random training images repeated so that the batch size divides
     transfer: float = 0.8  # share of the epochs in which EV-assistance copies weights
     restart: tuple[float, ...] = ()  # shares of the epochs at which the optimiser forgets its state
     clip: float = 0.0  # largest norm of the gradient; 0: not clipped
     bn_momentum: float = 0.01  # of the running statistics; short runs need a shorter memory
-    precision: str = "float32"  # or bfloat16, where the processor is made for it, see trecx.training.device
+    precision: Precision = "float32"  # or bfloat16, where the processor is made for it, see trecx.training.device
     ema: float = 0.0  # decay a step of the moving average that is validated and kept; 0: the weights themselves
-    mixup: float = 0.0  # strength of the blending of image pairs, see trecx.training.augment; 0: none
     head_rate: float = 1.0  # factor on the rate of the early exits, which start fresh where the rest is trained
     teacher: float = 0.0  # share of each target that is the answer of the network that training starts from
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, get_args(Optimizer))
+        check_choice("schedule", self.schedule, get_args(Schedule))
+        check_choice("batching", self.batching, get_args(Batching))
+        check_choice("precision", self.precision, get_args(Precision))
+        for name, _ in self.augment:
+            check_choice("augmentation", name, AUGMENTATIONS)
+        if self.epochs < 1:
+            raise TrecxError(f"epochs {self.epochs} is impossible: choose a whole number from 1")
+        if self.batch < 2:
+            raise TrecxError(f"batch {self.batch} is impossible: choose a whole number from 2, for batch norm")
 
 
 _ROTATE_SHIFT = ("affine", (15.0, 0.1, 0.0))
@@ -176,8 +200,6 @@ def get_recipe(name: str, task: str, epochs: int | None = None) -> Recipe:
     get_task(task)
     if name not in RECIPES:
         raise TrecxError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
-    if epochs is not None and epochs < 1:
-        raise TrecxError(f"epochs {epochs} is impossible: choose a whole number from 1")
     if task not in RECIPES[name]:
         own = ", ".join(known for known, tasks in RECIPES.items() if task in tasks)
         raise TrecxError(f"task {task} has no recipe {name!r}: choose one of {own}")
@@ -187,12 +209,25 @@ def get_recipe(name: str, task: str, epochs: int | None = None) -> Recipe:
 
 def learning_rate(recipe: Recipe, epoch: int, fraction: float) -> float:
     """Learning rate when `fraction` of `epoch` (from 0) is done. Only the one-cycle changes inside an epoch."""
-    if recipe.schedule == "exponential":
-        return recipe.rate * recipe.decay**epoch
-    if recipe.schedule == "steps":
-        passed = [rate for share, rate in recipe.steps if epoch >= round(share * recipe.epochs)]
-        return passed[-1] if passed else recipe.rate
-    if recipe.schedule == "onecycle":
-        done, peak = (epoch + fraction) / recipe.epochs, 0.25
-        return recipe.rate * (done / peak if done < peak else (1 - done) / (1 - peak))
-    raise ValueError(f"unknown schedule {recipe.schedule!r}")
+    return SCHEDULES[recipe.schedule](recipe, epoch, fraction)
+
+
+def _exponential(recipe: Recipe, epoch: int, fraction: float) -> float:
+    return recipe.rate * recipe.decay**epoch
+
+
+def _steps(recipe: Recipe, epoch: int, fraction: float) -> float:
+    passed = [rate for share, rate in recipe.steps if epoch >= round(share * recipe.epochs)]
+    return passed[-1] if passed else recipe.rate
+
+
+def _onecycle(recipe: Recipe, epoch: int, fraction: float) -> float:
+    done, peak = (epoch + fraction) / recipe.epochs, 0.25
+    return recipe.rate * (done / peak if done < peak else (1 - done) / (1 - peak))
+
+
+SCHEDULES: dict[Schedule, Callable[[Recipe, int, float], float]] = {
+    "exponential": _exponential,
+    "steps": _steps,
+    "onecycle": _onecycle,
+}
