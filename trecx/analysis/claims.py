@@ -17,8 +17,9 @@ from trecx.analysis.compare import difference, dominance, judge, pairs
 from trecx.analysis.findings import NAN, Evidence, Finding
 from trecx.analysis.tables import Group, points
 from trecx.analysis.wording import evidence_text, points_in_words, share_in_words
+from trecx.evaluation.points import at
 from trecx.evaluation.stats import bootstrap_statistics, mean_interval
-from trecx.experiments.records import Record
+from trecx.experiments.records import Record, mean_accuracy
 from trecx.models.build import build
 from trecx.models.int8 import quantise
 from trecx.models.methods import label_of
@@ -102,7 +103,7 @@ class Material:
 def find_claims(material: Material) -> list[Finding]:
     """A finding for each claim that can be judged, C1 first."""
     records = [r for group in material.results.values() for rs in group.values() for r in rs]
-    stand_in = any(record.manifest["data"]["stand_in"] for record in records)
+    stand_in = any(record.stand_in for record in records)
     found = []
     for claim, find in CLAIMS.items():
         why = material.reasons.get(claim, {})
@@ -143,7 +144,7 @@ def _baselines(m: Material) -> Finding | None:
     if not (groups := m.having("baseline")):
         return None
     printed = paper()["claims"]["C2"]["accuracy"]
-    means = {task: 100 * float(np.mean([r.accuracies()[-1] for r in g["baseline"]])) for task, g in groups.items()}
+    means = {task: 100 * mean_accuracy(g["baseline"]) for task, g in groups.items()}
     evidence = tuple(Evidence("baseline", task, mean, "%", paper=printed[task]) for task, mean in means.items())
     return Finding("C2", _counted([item.estimate >= item.paper - ACCURACY_BELOW for item in evidence]), evidence)
 
@@ -271,10 +272,10 @@ def _against(label: str, ours: Sequence[Record], theirs: Sequence[Record]) -> tu
         "share of the common FLOPs range in which T-RecX is at least as accurate", label, ahead, "%", by_seed=by_seed
     )
     if np.isnan(ahead):  # no cost in common: the ends of the two curves that face each other
-        first, second = (records[0].manifest["cost"]["flops"] for records in (ours, theirs))
+        first, second = (records[0].cost() for records in (ours, theirs))
         ends = (first[-1], second[0]) if second[0] > first[-1] else (first[0], second[-1])
         share = replace(share, sides=(ends[0] / 1e6, ends[1] / 1e6))
-    small, large = (records[0].manifest["cost"]["params"] for records in (ours, theirs))
+    small, large = (records[0].params for records in (ours, theirs))
     return share, Evidence("fewer parameters", label, 100 * (1 - small / large), "%", sides=(small, large))
 
 
@@ -285,7 +286,7 @@ def _place(m: Material) -> Finding | None:
         Evidence(
             "final exit by place of the early one",
             tap,
-            float(np.mean([100 * r.accuracies()[-1] for r in records])),
+            100 * mean_accuracy(records),
             "%",
         )
         for tap, records in m.placement.items()
@@ -362,8 +363,7 @@ def printed_counts() -> pd.DataFrame:
 def reductions(group: Group, task: str, drop: float, protocol: str = "validation") -> np.ndarray:
     """FLOPs that T-RecX saves `drop` points below our own baseline, percent, by seed (n,); NaN if missed."""
     frame = points({"trecx_ev": group["trecx_ev"]}, task, group["baseline"], with_paper=False, drops=(drop,))
-    at = frame[(frame.protocol == protocol) & (frame.reference == "own baseline")]
-    return 100 * at["reduction"].to_numpy(dtype=float)
+    return 100 * at(frame, protocol=protocol, drop=drop)["reduction"].to_numpy(dtype=float)
 
 
 def reduction(group: Group, task: str, drop: float, protocol: str = "validation") -> float:
