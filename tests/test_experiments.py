@@ -201,6 +201,19 @@ def test_tables_from_groups(sweep: list[Run]) -> None:
     assert {"reduction", "low", "high", "reached"} <= set(saved)
 
 
+def test_the_last_exit_is_the_final_one_where_there_are_several(sweep: list[Run]) -> None:
+    found = published("toy")
+    (three,) = found.places["sdn"]["block1-block3"]
+    frame = tables.places({"trecx_ev": found.places["trecx_ev"], "sdn": found.places["sdn"]})
+    assert [*frame][2:] == ["cost of the early exit", "cost of exit 2", "early", "exit 2", "final", "seeds"]
+    row = frame.iloc[-1]
+    assert len(three.accuracies()) == 3
+    assert row[["early", "exit 2", "final"]].tolist() == pytest.approx((100 * three.accuracies()).tolist())
+    costs = [cost / 1e6 for cost in three.manifest["cost"]["flops"]]
+    assert row[["cost of the early exit", "cost of exit 2"]].tolist() == pytest.approx(costs[:2])
+    assert frame.loc[frame["method"] == "T-RecX", ["exit 2", "cost of exit 2"]].isna().all(axis=None)
+
+
 def test_savings_of_places_are_compared_by_seed(tmp_path: Path) -> None:
     def records(method: str, accuracy: float, *taps: str) -> list[Record]:
         runs = [Run("kws", method, "speech_commands", "fast", seed, taps=taps or None) for seed in (0, 1, 2)]

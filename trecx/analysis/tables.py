@@ -225,15 +225,28 @@ def loss_weights(weights: Mapping[float, Sequence[Record]], seed: int = 0) -> pd
 
 
 def places(groups: Mapping[str, Mapping[str, Sequence[Record]]], unit: str = "flops") -> pd.DataFrame:
-    """Accuracies by the place of the exit: method -> tap -> records."""
-    rows = []
+    """Accuracies by the place of the exit, percent, means over seeds, and costs in millions.
+
+    Args:
+        groups: method -> tap -> records.
+        unit: of the costs, `flops` or `macs`.
+
+    Returns:
+        Columns: method, exit after, cost of the early exit, early (its accuracy), final, seeds. Networks with several
+        early exits add `cost of exit 2`, `exit 2` and so on, NaN for the others; `early` is then the first of them.
+    """
+    rows: list[dict[str, Any]] = []
     for method, taps in groups.items():
         for tap, records in taps.items():
-            values = [np.mean([100 * r.accuracies()[k] for r in records]) for k in (0, 1)]
             cost = records[0].cost(unit)
-            rows.append({"method": label_of(method), "exit after": tap, "cost of the early exit": cost[0] / 1e6})
-            rows[-1] |= {"early": values[0], "final": values[1], "seeds": len(records)}
-    return pd.DataFrame(rows)
+            further = [f"exit {k}" for k in range(2, len(cost))]
+            costs = dict(
+                zip(["cost of the early exit", *(f"cost of {name}" for name in further)], cost[:-1] / 1e6, strict=True)
+            )
+            means = np.mean([100 * record.accuracies() for record in records], axis=0)
+            accuracies = dict(zip(["early", *further, "final"], means, strict=True))
+            rows.append({"method": label_of(method), "exit after": tap} | costs | accuracies | {"seeds": len(records)})
+    return pd.DataFrame(rows, columns=[*max(rows, key=len, default={})])
 
 
 def place_points(
