@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -243,6 +243,62 @@ def against_static(
         row["with early exit"] = 100 * float(np.mean([point.accuracy for point in found]))
         rows.append(row | {"gain": gain.estimate, "low": gain.low, "high": gain.high, "seeds": len(matched)})
     return pd.DataFrame(rows)
+
+
+class StaticSaving(NamedTuple):
+    """What a smaller network without exits saves, see `static_saving`.
+
+    saved: percent of the baseline's cost. given_up: accuracy below the baseline's on test, points. seeds: of the two
+    trained networks that it lies between, the dearer one first (one number where the smallest itself is taken).
+    lower_bound: even the smallest network is accurate enough, so a still smaller one might be.
+    """
+
+    saved: float
+    given_up: float
+    seeds: tuple[int, ...]
+    lower_bound: bool
+
+
+def static_saving(
+    baseline: Sequence[Record],
+    static: Mapping[str, Sequence[Record]],
+    drop: float = 1,
+    split: str = "val",
+    unit: str = "flops",
+) -> StaticSaving:
+    """What is saved by a smaller network without exits that is `drop` points less accurate than the baseline.
+
+    The size is chosen on `split` (`val` or `test`): means over seeds, straight lines between the trained networks,
+    from the baseline down to the first that is not accurate enough. Cost and test accuracy are read off at that place.
+    The networks without exits may have other numbers of seeds than the baseline, so this is not paired. NaN and no
+    seeds without such networks.
+    """
+    if not (baseline and static):
+        return StaticSaving(np.nan, np.nan, (), False)
+
+    def at_cost(records: Sequence[Record]) -> float:
+        return float(records[0].cost(unit)[-1])
+
+    def chosen_on(records: Sequence[Record]) -> float:
+        return 100 * mean_accuracy(records, split=split)
+
+    wanted = chosen_on(baseline) - drop
+    larger, share = baseline, 0.0  # the place: this share of the way from `larger` to the next smaller network
+    for smaller in sorted(static.values(), key=at_cost, reverse=True):
+        if chosen_on(smaller) < wanted:
+            share = (chosen_on(larger) - wanted) / (chosen_on(larger) - chosen_on(smaller))
+            break
+        larger = smaller
+    ends = [larger] if larger is smaller else [larger, smaller]
+    weights = [1.0] if larger is smaller else [1 - share, share]
+    cost = float(np.dot(weights, [at_cost(records) for records in ends]))
+    tested = float(np.dot(weights, [100 * mean_accuracy(records) for records in ends]))
+    return StaticSaving(
+        100 * (1 - cost / at_cost(baseline)),
+        100 * mean_accuracy(baseline) - tested,
+        tuple(len(records) for records in ends),
+        larger is smaller,
+    )
 
 
 def dominance(a: Sequence[Record], b: Sequence[Record], grid: int = 200) -> float:
