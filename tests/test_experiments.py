@@ -10,6 +10,7 @@ import pytest
 from trecx import paths
 from trecx.analysis import claims, compare, tables
 from trecx.analysis.claims import CLAIMS, CONCAT_ALIKE, VERDICTS, Material
+from trecx.analysis.wording import evidence_text
 from trecx.errors import TrecxError
 from trecx.evaluation import points
 from trecx.experiments.records import Record, chosen_thresholds
@@ -200,6 +201,19 @@ def test_tables_from_groups(sweep: list[Run]) -> None:
     assert {"reduction", "low", "high", "reached"} <= set(saved)
 
 
+def test_the_last_exit_is_the_final_one_where_there_are_several(sweep: list[Run]) -> None:
+    found = published("toy")
+    (three,) = found.places["sdn"]["block1-block3"]
+    frame = tables.places({"trecx_ev": found.places["trecx_ev"], "sdn": found.places["sdn"]})
+    assert [*frame][2:] == ["cost of the early exit", "cost of exit 2", "early", "exit 2", "final", "seeds"]
+    row = frame.iloc[-1]
+    assert len(three.accuracies()) == 3
+    assert row[["early", "exit 2", "final"]].tolist() == pytest.approx((100 * three.accuracies()).tolist())
+    costs = [cost / 1e6 for cost in three.manifest["cost"]["flops"]]
+    assert row[["cost of the early exit", "cost of exit 2"]].tolist() == pytest.approx(costs[:2])
+    assert frame.loc[frame["method"] == "T-RecX", ["exit 2", "cost of exit 2"]].isna().all(axis=None)
+
+
 def test_savings_of_places_are_compared_by_seed(tmp_path: Path) -> None:
     def records(method: str, accuracy: float, *taps: str) -> list[Record]:
         runs = [Run("kws", method, "speech_commands", "fast", seed, taps=taps or None) for seed in (0, 1, 2)]
@@ -257,7 +271,7 @@ def test_verdicts_on_transfer_and_place_use_paired_differences(sweep: list[Run])
     groups = found.methods | {CONCAT_ALIKE: found.variants[CONCAT_ALIKE]}
     material = Material({"kws": groups}, placement=found.places["trecx_ev"])
     verdicts = {claim: CLAIMS[claim](material) for claim in ("C2", "C3", "C4", "C5", "C6", "C7", "C10")}
-    assert all(finding is not None and finding[0] in VERDICTS for finding in verdicts.values())
+    assert all(finding is not None and finding.verdict in VERDICTS for finding in verdicts.values())
     assert "under the same loss weight" in str(verdicts["C7"])
     assert "block2 minus block1" in str(verdicts["C10"])
     without = Material({"kws": found.methods})
@@ -277,7 +291,7 @@ def test_place_is_reproduced_only_if_every_step_is_surely_positive(tmp_path: Pat
     for places, verdict in expected:
         finding = CLAIMS["C10"](Material({}, placement=places))
         assert finding is not None
-        assert finding[0] == verdict
+        assert finding.verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -304,7 +318,7 @@ def test_a_missed_accuracy_settles_nothing_where_chance_may_have_missed_it(
     monkeypatch.setattr(claims, "reductions", lambda *a: np.array(saved))
     finding = CLAIMS["C5"](Material({"kws": group}))
     assert finding is not None
-    assert finding[0] == verdict
+    assert finding.verdict == verdict
 
 
 def test_a_null_result_says_whether_it_excludes_what_the_paper_found(tmp_path: Path) -> None:
@@ -316,7 +330,7 @@ def test_a_null_result_says_whether_it_excludes_what_the_paper_found(tmp_path: P
         }
         finding = CLAIMS["C6"](Material({"kws": group}))
         assert finding is not None
-        return finding[1]
+        return evidence_text(finding)
 
     assert "(paper +0.9)" in told(60)
     assert "(paper +0.9, outside)" in told(60_000)
@@ -339,7 +353,7 @@ def test_joined_maps_have_to_lie_between(accuracies: tuple[float, ...], verdict:
     group["trecx_concat"] = group[CONCAT_ALIKE]
     finding = CLAIMS["C7"](Material({"kws": group}))
     assert finding is not None
-    assert finding[0] == verdict
+    assert finding.verdict == verdict
 
 
 def test_examples_are_the_surest_and_the_least_sure_of_a_record(sweep: list[Run]) -> None:

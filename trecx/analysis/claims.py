@@ -13,10 +13,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from trecx.analysis.compare import difference, dominance, judge, pairs, shown
+from trecx.analysis.compare import difference, dominance, judge, pairs
+from trecx.analysis.findings import NAN, Evidence, Finding
 from trecx.analysis.tables import Group, points
-from trecx.evaluation.stats import Interval, bootstrap_statistics
-from trecx.experiments.records import Record
+from trecx.analysis.wording import evidence_text, points_in_words, share_in_words
+from trecx.evaluation.points import at
+from trecx.evaluation.stats import bootstrap_statistics, mean_interval
+from trecx.experiments.records import Record, mean_accuracy
 from trecx.models.build import build
 from trecx.models.int8 import quantise
 from trecx.models.methods import label_of
@@ -25,24 +28,38 @@ from trecx.tasks import TASKS
 from trecx.training.losses import W_EARLY
 
 VERDICTS = ("reproduced", "partly", "not settled", "not reproduced", "not testable here")
+
+# The limits that verdicts are given by; `RULES` puts them into words.
+COUNTS_APART = 0.5  # percent between our counts and the printed ones (C1)
+ACCURACY_BELOW = 1  # points below the paper's accuracy (C2)
+SAVING_BELOW = 3  # points below the paper's saving (C4, C5)
+GIVEN_UP = {"C4": 1, "C5": 0}  # points of accuracy that the saving may cost
+AHEAD = 99  # percent of the common costs at which a benefit curve must be at least as high (C6, C9)
+PARTLY_AHEAD = 50  # the same, for 'partly' (C9)
+BYTES_APART = 5  # points between our share of saved bytes and the paper's (C12)
+
 # What 'reproduced' asks for. The other verdicts: see `trecx.analysis.compare.judge` for differences; elsewhere 'partly'
 # where some tasks or parts are so, and 'not reproduced' where none is.
 RULES = {
-    "C1": "every printed count within 0.5 %",
-    "C2": "mean accuracy no more than one point below the paper's",
+    "C1": f"every printed count within {COUNTS_APART:g} %",
+    "C2": f"mean accuracy no more than {points_in_words(ACCURACY_BELOW)} below the paper's",
     "C3": "the final exit's gain over the baseline: 95 % interval above zero",
-    "C4": "savings no more than three points below the paper's, reached by every seed (not settled where a seed misses "
-    "the accuracy, the others save enough and the final exit may be accurate enough); the model's size is in Table 1",
+    "C4": f"savings no more than {points_in_words(SAVING_BELOW)} below the paper's, reached by every seed (not settled "
+    "where a seed misses the accuracy, the others save enough and the final exit may be accurate enough); the model's "
+    "size is in Table 1",
     "C5": "as C4",
-    "C6": "the final exit's gain: 95 % interval above zero; and at least as accurate at 99 % of the common costs",
+    "C6": "the final exit's gain: 95 % interval above zero; and at least as accurate at "
+    f"{share_in_words(AHEAD)} of the common costs",
     "C7": "the final exit's gain from copying over not copying, from copying over joining the maps (under the "
     "same loss weight), and from joining them over not copying: 95 % intervals above zero",
     "C8": "higher mean and narrower quartiles: both 95 % intervals above zero",
-    "C9": "more accurate than every rival as the authors coded it (as published where they coded none) at 99 % of the "
-    "common costs, with fewer parameters (partly: at half of them than one rival); no interval is asked for",
+    "C9": "more accurate than every rival as the authors coded it (as published where they coded none) at "
+    f"{share_in_words(AHEAD)} of the common costs, with fewer parameters (partly: at {share_in_words(PARTLY_AHEAD)} of "
+    "them than one rival); no interval is asked for",
     "C10": "each step towards the input costs the final exit something: 95 % intervals above zero",
     "C11": "accuracy lost at both exits: 95 % intervals above zero",
-    "C12": "the saved share of the bytes within five points of the paper's; accuracy is not asked for",
+    "C12": f"the saved share of the bytes within {points_in_words(BYTES_APART)} of the paper's; accuracy is not asked "
+    "for",
 }
 # What the claims are about, for running text.
 TOPICS = {
@@ -83,126 +100,125 @@ class Material:
         return {task: group for task, group in self.results.items() if all(group.get(m) for m in methods)}
 
 
-Finding = tuple[str, str] | None  # verdict and evidence, or nothing to judge
-
-
-def claims_table(material: Material) -> pd.DataFrame:
-    """One row a claim that can be judged: what the paper says, the verdict, the evidence."""
+def find_claims(material: Material) -> list[Finding]:
+    """A finding for each claim that can be judged, C1 first."""
     records = [r for group in material.results.values() for rs in group.values() for r in rs]
-    stand_in = any(record.manifest["data"]["stand_in"] for record in records)
-    rows = []
+    stand_in = any(record.stand_in for record in records)
+    found = []
     for claim, find in CLAIMS.items():
         why = material.reasons.get(claim, {})
         left = {task: group for task, group in material.results.items() if task not in why}
         if (finding := find(replace(material, results=left) if left else material)) is None:
             continue
-        verdict, evidence = finding
         if (stand_in and claim not in ON_COUNTS) or not left:
-            verdict = "not testable here"
-        if aside := [f"{task} left out: {reason}" for task, reason in why.items() if task in material.results]:
-            evidence = "; ".join([evidence, *aside]) if left else f"{evidence}; {', '.join(why.values())}"
-        said = paper()["claims"][claim]
-        rows.append({"claim": claim, "paper": said["text"].strip(), "source": said["source"], "verdict": verdict})
-        rows[-1]["evidence"] = evidence
+            finding = replace(finding, verdict="not testable here")
+        if aside := tuple(f"{task} left out: {reason}" for task, reason in why.items() if task in material.results):
+            finding = replace(finding, notes=aside if left else (", ".join(why.values()),))
+        found.append(finding)
+    return found
+
+
+def claims_table(material: Material) -> pd.DataFrame:
+    """One row a claim that can be judged: what the paper says, the verdict, the evidence."""
+    rows = []
+    for finding in find_claims(material):
+        said = paper()["claims"][finding.claim]
+        row = {"claim": finding.claim, "paper": said["text"].strip(), "source": said["source"]}
+        rows.append(row | {"verdict": finding.verdict, "evidence": evidence_text(finding)})
     return pd.DataFrame(rows)
 
 
-def _counts(m: Material) -> Finding:
+def _counts(m: Material) -> Finding | None:
+    if not m.results:
+        return None
     costs = printed_counts()
-    costs = costs[costs["task"].isin([*m.results])]
-    worst = (costs["ours"] / costs["printed"] - 1).abs().max()
-    evidence = f"{len(costs)} printed counts, the largest difference is {100 * worst:.2f} %"
-    return "reproduced" if worst < 0.005 else "partly", evidence
+    evidence = tuple(
+        Evidence(row.quantity, f"{row.task}, {row.table}, {row.method}", row.ours, row.unit, paper=row.printed)
+        for row in costs[costs["task"].isin([*m.results])].itertuples()
+    )
+    close = all(100 * abs(item.estimate / item.paper - 1) < COUNTS_APART for item in evidence)
+    return Finding("C1", "reproduced" if close else "partly", evidence)
 
 
-def _baselines(m: Material) -> Finding:
-    if not m.having("baseline"):
+def _baselines(m: Material) -> Finding | None:
+    if not (groups := m.having("baseline")):
         return None
-    base = {t: 100 * np.mean([r.accuracies()[-1] for r in g["baseline"]]) for t, g in m.having("baseline").items()}
     printed = paper()["claims"]["C2"]["accuracy"]
-    found = [value >= printed[task] - 1 for task, value in base.items()]
-    return _counted(found), _each({task: f"{value:.2f} % (paper {printed[task]})" for task, value in base.items()})
+    means = {task: 100 * mean_accuracy(g["baseline"]) for task, g in groups.items()}
+    evidence = tuple(Evidence("baseline", task, mean, "%", paper=printed[task]) for task, mean in means.items())
+    return Finding("C2", _counted([item.estimate >= item.paper - ACCURACY_BELOW for item in evidence]), evidence)
 
 
-def _final_exit(m: Material) -> Finding:
-    if not m.having("trecx_ev", "baseline"):
+def _final_exit(m: Material) -> Finding | None:
+    if not (groups := m.having("trecx_ev", "baseline")):
         return None
-    gains = {t: difference(g["trecx_ev"], g["baseline"]) for t, g in m.having("trecx_ev", "baseline").items()}
-    printed = {task: paper()["table_1"][task] for task in gains}
-    theirs = {t: row["trecx"]["final_accuracy"] - row["baseline"]["accuracy"] for t, row in printed.items()}
-    return judge([*gains.values()]), "final exit minus baseline, points: " + _beside(gains, theirs)
+    rows = {task: paper()["table_1"][task] for task in groups}
+    printed = {t: row["trecx"]["final_accuracy"] - row["baseline"]["accuracy"] for t, row in rows.items()}
+    return _judged("C3", _gains("final exit minus baseline", groups, "baseline", printed))
 
 
-def _savings(m: Material, claim: str, drop: float) -> Finding:
-    if not m.having("trecx_ev", "baseline"):
+def _savings(m: Material, claim: str) -> Finding | None:
+    if not (groups := m.having("trecx_ev", "baseline")):
         return None
-    seeds = {task: reductions(group, task, drop) for task, group in m.having("trecx_ev", "baseline").items()}
-    saved = {task: float(np.mean(values)) for task, values in seeds.items()}  # NaN if a seed misses it
-    tested = {t: np.mean(reductions(m.results[t], t, drop, "paper")) for t in saved}
-    known = [value for value in saved.values() if np.isfinite(value)]
-    wanted = paper()["claims"][claim]["reduction"]
-    good = {task: np.isfinite(value) and value >= wanted[task] - 3 for task, value in saved.items()}
-
-    def may_be(task: str) -> bool:
-        """Whether it takes no more than other seeds: one missed, none saves too little, the final exit might do."""
-        group, reached = m.results[task], seeds[task][np.isfinite(seeds[task])]
-        enough = not len(reached) or reached.mean() >= wanted[task] - 3
-        return np.isnan(saved[task]) and enough and difference(group["trecx_ev"], group["baseline"]).high > -drop
-
-    verdict = _counted([*good.values()])
-    if verdict == "not reproduced" and any(map(may_be, saved)):
+    drop, wanted = GIVEN_UP[claim], paper()["claims"][claim]["reduction"]
+    below = f"{points_in_words(drop)} below" if drop else "at"
+    measure = f"FLOPs saved {below} the baseline's accuracy"
+    evidence, tested = [], []
+    for task, group in groups.items():
+        seeds = reductions(group, task, drop)
+        saved = Evidence.of(measure, task, mean_interval(seeds), "%", wanted[task])  # NaN if a seed misses it
+        evidence.append(replace(saved, by_seed=tuple(seeds.tolist())))
+        by_paper = float(np.mean(reductions(group, task, drop, "paper")))
+        tested.append(Evidence(f"{measure}, paper protocol", task, by_paper, "%", paper=wanted[task]))
+    verdict = _counted([item.estimate >= item.paper - SAVING_BELOW for item in evidence])  # NaN is not
+    if verdict == "not reproduced" and any(_may_be(item, groups[item.label], drop) for item in evidence):
         verdict = "not settled"
-    mean = f"; mean {np.mean(known):.1f} %" if len(known) == len(saved) else "; no mean, a target was not reached"
-
-    def text(task: str) -> str:
-        value, each = saved[task], ", ".join("missed" if np.isnan(v) else f"{v:.1f}" for v in seeds[task])
-        ours = f"{value:.1f} %" if np.isfinite(value) else "not reached by every seed"
-        under_theirs = f"{tested[task]:.1f} %" if np.isfinite(tested[task]) else "not reached"
-        return f"{ours} (by seed {each}; paper protocol {under_theirs}; paper {wanted[task]} %)"
-
-    return verdict, (
-        f"FLOPs saved {'one point below' if drop else 'at'} the baseline's accuracy, threshold from validation: "
-        + _each({task: text(task) for task in saved})
-        + mean * (len(saved) > 1)
-    )
+    return Finding(claim, verdict, (*evidence, *tested))
 
 
-def _early_view(m: Material) -> Finding:
-    if not (both := m.having("trecx_ev", "trecx_no_ev")):
+def _may_be(saved: Evidence, group: Group, drop: float) -> bool:
+    """Whether it takes no more than other seeds: one missed, none saves too little, the final exit might do."""
+    reached = [value for value in saved.by_seed if np.isfinite(value)]
+    enough = not reached or np.mean(reached) >= saved.paper - SAVING_BELOW
+    return bool(np.isnan(saved.estimate) and enough and difference(group["trecx_ev"], group["baseline"]).high > -drop)
+
+
+def _early_view(m: Material) -> Finding | None:
+    if not (groups := m.having("trecx_ev", "trecx_no_ev")):
         return None
-    gains = {task: difference(group["trecx_ev"], group["trecx_no_ev"]) for task, group in both.items()}
-    ahead = {task: 100 * dominance(group["trecx_ev"], group["trecx_no_ev"]) for task, group in both.items()}
-    verdict = judge([*gains.values()])
-    if verdict == "reproduced" and min(ahead.values()) < 99:
-        verdict = "partly"
-    return verdict, (
-        "with minus without EV-assistance, final exit, points: "
-        + _beside(gains, paper()["claims"]["C6"]["final_accuracy_gain"])
-        + "; share of the common FLOPs range in which it is at least as accurate: "
-        + _each({task: f"{value:.0f} %" for task, value in ahead.items()})
-    )
+    printed = paper()["claims"]["C6"]["final_accuracy_gain"]
+    gains = _gains("with minus without EV-assistance, final exit", groups, "trecx_no_ev", printed)
+    measure = "share of the common FLOPs range in which it is at least as accurate"
+    ahead = [
+        Evidence(measure, task, 100 * dominance(group["trecx_ev"], group["trecx_no_ev"]), "%")
+        for task, group in groups.items()
+    ]
+    finding = _judged("C6", gains, ahead)
+    if finding.verdict == "reproduced" and any(item.estimate < AHEAD for item in ahead):
+        return replace(finding, verdict="partly")
+    return finding
 
 
-def _transfer(m: Material) -> Finding:
+def _transfer(m: Material) -> Finding | None:
     if "kws" not in m.having("trecx_ev", "trecx_no_transfer", "trecx_concat"):
         return None
     kws = m.results["kws"]
-    transfer = difference(kws["trecx_ev"], kws["trecx_no_transfer"])
-    concat = difference(kws["trecx_ev"], kws["trecx_concat"])
-    printed = paper()["claims"]["C7"]["mean_accuracy_gain"]["kws"]
-    evidence = (
-        f"final exit, points: transfer minus no transfer {shown(transfer)} (paper {printed:+.2f}, a mean over the "
-        f"curve); minus concat {shown(concat)}"
-    )
-    between = kws["trecx_concat"]
-    if alike := kws.get(CONCAT_ALIKE):
-        between, concat = alike, difference(kws["trecx_ev"], alike)
-        evidence += f"; minus concat under the same loss weight {shown(concat)}"
-    joined = difference(between, kws["trecx_no_transfer"])
-    return judge([transfer, concat, joined]), f"{evidence}; that concat minus no transfer {shown(joined)}"
+
+    def gain(measure: str, first: str, second: str, printed: float = NAN) -> Evidence:
+        return Evidence.of(measure, "kws", difference(kws[first], kws[second]), paper=printed)
+
+    printed = paper()["claims"]["C7"]["mean_accuracy_gain"]["kws"]  # a mean over the benefit curve
+    copied = gain("transfer minus no transfer", "trecx_ev", "trecx_no_transfer", printed)
+    over = [gain("transfer minus concat", "trecx_ev", "trecx_concat")]
+    if kws.get(CONCAT_ALIKE):
+        over.append(gain("transfer minus concat under the same loss weight", "trecx_ev", CONCAT_ALIKE))
+    between = CONCAT_ALIKE if kws.get(CONCAT_ALIKE) else "trecx_concat"
+    joined = gain("concat minus no transfer", between, "trecx_no_transfer")
+    verdict = judge([copied.interval, over[-1].interval, joined.interval])
+    return Finding("C7", verdict, (copied, *over, joined))
 
 
-def _confidences(m: Material) -> Finding:
+def _confidences(m: Material) -> Finding | None:
     if "ic" not in m.having("trecx_ev", "baseline_ee"):
         return None
     low, high = paper()["claims"]["C8"]["confidence_range"]
@@ -216,88 +232,101 @@ def _confidences(m: Material) -> Finding:
     ours, theirs = (np.stack([r.trace().scores[:, 0] for r in side]) for side in zip(*matched, strict=True))
     higher, narrower = bootstrap_statistics(ours, theirs, mean_and_narrowness)
     (mean, width), (their_mean, their_width) = mean_and_narrowness(ours), mean_and_narrowness(theirs)
-    return judge([higher, narrower]), (
-        f"mean confidence {mean:.3f} against {their_mean:.3f}, {_thousandths(higher)}; interquartile range "
-        f"{-width:.3f} against {-their_width:.3f}, narrower by {_thousandths(narrower)}; the plain exit was trained "
-        f"with loss weight 1, T-RecX with {W_EARLY['ic']:g}, as in the authors' code"
-    )
+    evidence = [
+        replace(Evidence.of("mean confidence", "ic", higher, ""), sides=(mean, their_mean)),
+        replace(Evidence.of("interquartile range", "ic", narrower, ""), sides=(-width, -their_width)),
+    ]
+    return _judged("C8", evidence)
 
 
-def _prior_work(m: Material) -> Finding:
-    texts, known, lighter = [], [], []
+def _prior_work(m: Material) -> Finding | None:
+    curves, sizes, judged = [], [], []
     for task, group in m.having("trecx_ev").items():
         if not m.carried_over and task not in ("ic", "kws"):  # the paper has no MobileNet here
             continue
         for rival in ("branchynet", "branchynet_fair", "sdn", "sdn_fair"):
             if not group.get(rival):
                 continue
-            ahead = dominance(group["trecx_ev"], group[rival])
-            by_seed = [dominance([ours], [theirs]) for ours, theirs in pairs(group["trecx_ev"], group[rival])]
-            each = f" (by seed {', '.join(f'{100 * v:.0f}' for v in by_seed)})" if len(by_seed) > 1 else ""
-            sizes = [group[name][0].manifest["cost"]["params"] for name in ("trecx_ev", rival)]
-            share = f"{100 * ahead:.0f} %{each}" if np.isfinite(ahead) else _apart(group, rival)
-            less = 100 * (1 - sizes[0] / sizes[1])
-            size = f"{abs(less):.1f} % {'fewer' if less >= 0 else 'more'} parameters"
-            texts.append(f"{task} {label_of(rival)} {share}, {size}")
+            curve, size = _against(f"{task} {label_of(rival)}", group["trecx_ev"], group[rival])
+            curves.append(curve)
+            sizes.append(size)
             # The verdict is on the rivals as the authors coded them, or as published where there is no such version.
             if not (rival.endswith("_fair") and group.get(rival.removesuffix("_fair"))):
-                known += [ahead] if np.isfinite(ahead) else []
-                lighter.append(sizes[0] < sizes[1])
-    if not texts:
+                judged.append((curve, size))
+    if not curves:
         return None
-    verdict = "reproduced" if min(known, default=0) > 0.99 else "partly" if max(known, default=0) > 0.5 else ""
-    verdict = "partly" if verdict == "reproduced" and not all(lighter) else verdict
-    return verdict or "not reproduced", (
-        "share of the common FLOPs range in which T-RecX is at least as accurate: " + "; ".join(texts)
+    known = [curve.estimate for curve, _ in judged if np.isfinite(curve.estimate)]
+    verdict = "not reproduced"
+    if min(known, default=0) > AHEAD and all(size.estimate > 0 for _, size in judged):
+        verdict = "reproduced"
+    elif max(known, default=0) > PARTLY_AHEAD:
+        verdict = "partly"
+    return Finding("C9", verdict, (*curves, *sizes))
+
+
+def _against(label: str, ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[Evidence, Evidence]:
+    """Where T-RecX's benefit curve is the higher one, and how many parameters it has less than the rival."""
+    ahead = 100 * dominance(ours, theirs)
+    by_seed = tuple(100 * dominance([a], [b]) for a, b in pairs(ours, theirs))
+    share = Evidence(
+        "share of the common FLOPs range in which T-RecX is at least as accurate", label, ahead, "%", by_seed=by_seed
     )
+    if np.isnan(ahead):  # no cost in common: the ends of the two curves that face each other
+        first, second = (records[0].cost() for records in (ours, theirs))
+        ends = (first[-1], second[0]) if second[0] > first[-1] else (first[0], second[-1])
+        share = replace(share, sides=(ends[0] / 1e6, ends[1] / 1e6))
+    small, large = (records[0].params for records in (ours, theirs))
+    return share, Evidence("fewer parameters", label, 100 * (1 - small / large), "%", sides=(small, large))
 
 
-def _apart(group: Group, rival: str) -> str:
-    """Two benefit curves without a cost in common, in words."""
-    ours, theirs = (group[name][0].manifest["cost"]["flops"] for name in ("trecx_ev", rival))
-    if theirs[0] > ours[-1]:
-        return f"no common range, its cheapest answer costs more ({theirs[0] / 1e6:.2f} MFLOPs) than T-RecX as a whole"
-    return f"no common range, as a whole it costs less ({theirs[-1] / 1e6:.2f} MFLOPs) than T-RecX's early exit alone"
-
-
-def _place(m: Material) -> Finding:
+def _place(m: Material) -> Finding | None:
     if len(m.placement) < 2:
         return None
-    finals = {tap: np.mean([100 * r.accuracies()[-1] for r in records]) for tap, records in m.placement.items()}
-    steps = {
-        f"{later} minus {earlier}": difference(m.placement[later], m.placement[earlier])
-        for earlier, later in itertools.pairwise(m.placement)
-    }
-    evidence = "final exit by place of the early one: " + _each({tap: f"{v:.2f} %" for tap, v in finals.items()})
-    return judge([*steps.values()]), evidence + "; points: " + _each(steps)
+    finals = [
+        Evidence(
+            "final exit by place of the early one",
+            tap,
+            100 * mean_accuracy(records),
+            "%",
+        )
+        for tap, records in m.placement.items()
+    ]
+    steps = [
+        Evidence.of("later minus earlier place", f"{later} minus {earlier}", difference(records, before))
+        for (earlier, before), (later, records) in itertools.pairwise(m.placement.items())
+    ]
+    return Finding("C10", judge([step.interval for step in steps]), (*finals, *steps))
 
 
-def _one_more_class(m: Material) -> Finding:
+def _one_more_class(m: Material) -> Finding | None:
     if not m.extra_class:
         return None
-    loss = [difference(m.results["ic"]["trecx_ev"], m.extra_class, k) for k in (0, 1)]
-    printed = paper()["claims"]["C11"]["accuracy_loss"]["ic"]
-    return judge(loss), "accuracy lost, points: " + _beside(dict(zip(printed, loss, strict=True)), printed)
+    printed, ours = paper()["claims"]["C11"]["accuracy_loss"]["ic"], m.results["ic"]["trecx_ev"]
+    exits = {"early": 0, "final": -1}
+    return _judged(
+        "C11",
+        [
+            Evidence.of("accuracy lost", place, difference(ours, m.extra_class, k), paper=printed[place])
+            for place, k in exits.items()
+        ],
+    )
 
 
-def _int8(m: Material) -> Finding:
+def _int8(m: Material) -> Finding | None:
     if "vww" not in m.results:
         return None
-    small, printed = quantise(build("vww", "trecx_ev")).reduction, paper()["claims"]["C12"]["size_reduction"]["vww"]
-    close = abs(100 * small - printed) < 5
-    evidence = (
-        f"weights and scales alone {100 * small:.1f} % smaller, a count of bytes (paper {printed} %, of a file that "
-        "also holds a graph); accuracy in 8 bits is not measured here"
-    )
-    return "reproduced" if close else "partly", evidence
+    printed = paper()["claims"]["C12"]["size_reduction"]["vww"]
+    small = 100 * quantise(build("vww", "trecx_ev")).reduction
+    verdict = "reproduced" if abs(small - printed) < BYTES_APART else "partly"
+    return Finding("C12", verdict, (Evidence("weights and scales alone", "vww", small, "%", paper=printed),))
 
 
-CLAIMS: dict[str, Callable[[Material], Finding]] = {
+CLAIMS: dict[str, Callable[[Material], Finding | None]] = {
     "C1": _counts,
     "C2": _baselines,
     "C3": _final_exit,
-    "C4": lambda m: _savings(m, "C4", 1),
-    "C5": lambda m: _savings(m, "C5", 0),
+    "C4": lambda m: _savings(m, "C4"),
+    "C5": lambda m: _savings(m, "C5"),
     "C6": _early_view,
     "C7": _transfer,
     "C8": _confidences,
@@ -334,8 +363,7 @@ def printed_counts() -> pd.DataFrame:
 def reductions(group: Group, task: str, drop: float, protocol: str = "validation") -> np.ndarray:
     """FLOPs that T-RecX saves `drop` points below our own baseline, percent, by seed (n,); NaN if missed."""
     frame = points({"trecx_ev": group["trecx_ev"]}, task, group["baseline"], with_paper=False, drops=(drop,))
-    at = frame[(frame.protocol == protocol) & (frame.reference == "own baseline")]
-    return 100 * at["reduction"].to_numpy(dtype=float)
+    return 100 * at(frame, protocol=protocol, drop=drop)["reduction"].to_numpy(dtype=float)
 
 
 def reduction(group: Group, task: str, drop: float, protocol: str = "validation") -> float:
@@ -343,24 +371,18 @@ def reduction(group: Group, task: str, drop: float, protocol: str = "validation"
     return float(reductions(group, task, drop, protocol).mean())
 
 
-def _beside(gains: Mapping[str, Interval], printed: Mapping[str, float]) -> str:
-    """Differences and the paper's; one that is not settled may still exclude what the paper found."""
-
-    def text(task: str, gain: Interval) -> str:
-        outside = "" if gain.low <= printed[task] <= gain.high else ", outside"
-        return f"{shown(gain)} (paper {printed[task]:+.1f}{outside})"
-
-    return _each({task: text(task, gain) for task, gain in gains.items()})
+def _gains(measure: str, groups: Mapping[str, Group], other: str, printed: Mapping[str, float]) -> list[Evidence]:
+    """T-RecX minus another method at the final exit, a task each."""
+    return [
+        Evidence.of(measure, task, difference(group["trecx_ev"], group[other]), paper=printed[task])
+        for task, group in groups.items()
+    ]
 
 
-def _thousandths(interval: Interval) -> str:
-    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+def _judged(claim: str, gains: Sequence[Evidence], beside: Sequence[Evidence] = ()) -> Finding:
+    """A finding on differences that are claimed to be positive; what stands `beside` them is not judged."""
+    return Finding(claim, judge([item.interval for item in gains]), (*gains, *beside))
 
 
 def _counted(found: Sequence[bool]) -> str:
     return "reproduced" if all(found) else "partly" if any(found) else "not reproduced"
-
-
-def _each(values: Mapping[str, object]) -> str:
-    texts = {k: shown(v) if isinstance(v, Interval) else str(v) for k, v in values.items()}
-    return ", ".join(f"{task} {text}" for task, text in texts.items())

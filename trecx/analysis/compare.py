@@ -2,14 +2,14 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from trecx.analysis.tables import Group, points
 from trecx.errors import TrecxError
-from trecx.evaluation.points import point_at_cost
+from trecx.evaluation.points import at, point_at_cost
 from trecx.evaluation.stats import (
     Interval,
     holm,
@@ -18,8 +18,8 @@ from trecx.evaluation.stats import (
     probability_of_improvement,
     sign_flip_test,
 )
-from trecx.evaluation.trace import benefit_curve
-from trecx.experiments.records import Record, chosen_thresholds
+from trecx.evaluation.trace import benefit_curve, mean_line
+from trecx.experiments.records import Record, chosen_thresholds, mean_accuracy
 from trecx.models.methods import label_of
 from trecx.paper import paper
 
@@ -32,8 +32,8 @@ def pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, Record
     Raises:
         TrecxError: no seed in common.
     """
-    theirs = {record.manifest["run"].get("seed"): record for record in b}
-    found = [(r, theirs[r.manifest["run"].get("seed")]) for r in a if r.manifest["run"].get("seed") in theirs]
+    theirs = {record.seed: record for record in b}
+    found = [(record, theirs[record.seed]) for record in a if record.seed in theirs]
     if not (a and b):
         raise TrecxError("a method without any record cannot be compared")
     if not found:
@@ -134,8 +134,7 @@ def place_savings(
 def _saved_by_seed(method: str, records: Sequence[Record], task: str, baseline: Sequence[Record], unit: str) -> Any:
     """Percent saved one point below our own baseline, threshold from validation, by seed."""
     frame = points({method: records}, task, baseline, with_paper=False, drops=(1,), unit=unit)
-    frame = frame[(frame["reference"] == "own baseline") & (frame["protocol"] == "validation")]
-    return 100 * frame.set_index("seed")["reduction"].astype(float)
+    return 100 * at(frame).set_index("seed")["reduction"].astype(float)
 
 
 def _corrected(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -150,14 +149,14 @@ def _each_exit(a: Sequence[Record], b: Sequence[Record]) -> list[dict[str, Any]]
     """The columns of `differences` from `exit` on, a row for each exit that both have."""
     rows = []
     matched = pairs(a, b)
-    exits = [len(side[0].accuracies()) for side in zip(*matched, strict=True)]
     # The first exit is compared only between networks with one early exit each: others leave elsewhere.
-    for k in [-1] if exits != [2, 2] else [0, -1]:
+    one_early_exit = all(len(record.cost()) == 2 for record in matched[0])
+    for name, k in {"early": 0, "final": -1}.items() if one_early_exit else [("final", -1)]:
         gain = difference(a, b, k)
         ours, theirs = ([100 * r.accuracies()[k] for r in side] for side in zip(*matched, strict=True))
         rows.append(
             {
-                "exit": "final" if k else "early",
+                "exit": name,
                 "difference": gain.estimate,
                 "low": gain.low,
                 "high": gain.high,
@@ -214,8 +213,7 @@ def mean_curve(records: Sequence[Record], cost: np.ndarray, unit: str = "flops")
     """Mean over seeds of the benefit curves' accuracy (fractions) at the given mean costs; NaN outside a curve."""
     curves = [benefit_curve(record.trace(unit=unit)) for record in records]
     # Cost falls along a curve, interpolation wants it rising.
-    lines = [np.interp(cost, c.cost[::-1], c.accuracy[::-1], left=np.nan, right=np.nan) for c in curves]
-    return np.mean(lines, axis=0)
+    return mean_line([(curve.cost[::-1], curve.accuracy[::-1]) for curve in curves], cost)[1]
 
 
 def against_static(
@@ -229,13 +227,13 @@ def against_static(
     alone), seeds. The dearest network first.
     """
     rows = []
-    costs = {label: small[0].manifest["cost"][unit][-1] for label, small in static.items()}
+    costs = {label: small[0].cost(unit)[-1] for label, small in static.items()}
     for label, cost in sorted(costs.items(), key=lambda item: -item[1]):
         small = static[label]
         matched = pairs(records, small)
         found = [point_at_cost(r.trace("val", unit=unit), r.trace("test", unit=unit), cost) for r, _ in matched]
         row = {"network": label, "cost": cost / 1e6}
-        row["without exit"] = 100 * float(np.mean([r.accuracies()[-1] for _, r in matched]))
+        row["without exit"] = 100 * mean_accuracy([record for _, record in matched])
         gain = Interval(np.nan, np.nan, np.nan)
         if all(point.reached for point in found):
             hits = np.stack([r.trace().outcome(p.threshold)[0] for (r, _), p in zip(matched, found, strict=True)])
@@ -247,13 +245,69 @@ def against_static(
     return pd.DataFrame(rows)
 
 
+class StaticSaving(NamedTuple):
+    """What a smaller network without exits saves, see `static_saving`.
+
+    saved: percent of the baseline's cost. given_up: accuracy below the baseline's on test, points. seeds: of the two
+    trained networks that it lies between, the dearer one first (one number where the smallest itself is taken).
+    lower_bound: even the smallest network is accurate enough, so a still smaller one might be.
+    """
+
+    saved: float
+    given_up: float
+    seeds: tuple[int, ...]
+    lower_bound: bool
+
+
+def static_saving(
+    baseline: Sequence[Record],
+    static: Mapping[str, Sequence[Record]],
+    drop: float = 1,
+    split: str = "val",
+    unit: str = "flops",
+) -> StaticSaving:
+    """What is saved by a smaller network without exits that is `drop` points less accurate than the baseline.
+
+    The size is chosen on `split` (`val` or `test`): means over seeds, straight lines between the trained networks,
+    from the baseline down to the first that is not accurate enough. Cost and test accuracy are read off at that place.
+    The networks without exits may have other numbers of seeds than the baseline, so this is not paired. NaN and no
+    seeds without such networks.
+    """
+    if not (baseline and static):
+        return StaticSaving(np.nan, np.nan, (), False)
+
+    def at_cost(records: Sequence[Record]) -> float:
+        return float(records[0].cost(unit)[-1])
+
+    def chosen_on(records: Sequence[Record]) -> float:
+        return 100 * mean_accuracy(records, split=split)
+
+    wanted = chosen_on(baseline) - drop
+    larger, share = baseline, 0.0  # the place: this share of the way from `larger` to the next smaller network
+    for smaller in sorted(static.values(), key=at_cost, reverse=True):
+        if chosen_on(smaller) < wanted:
+            share = (chosen_on(larger) - wanted) / (chosen_on(larger) - chosen_on(smaller))
+            break
+        larger = smaller
+    ends = [larger] if larger is smaller else [larger, smaller]
+    weights = [1.0] if larger is smaller else [1 - share, share]
+    cost = float(np.dot(weights, [at_cost(records) for records in ends]))
+    tested = float(np.dot(weights, [100 * mean_accuracy(records) for records in ends]))
+    return StaticSaving(
+        100 * (1 - cost / at_cost(baseline)),
+        100 * mean_accuracy(baseline) - tested,
+        tuple(len(records) for records in ends),
+        larger is smaller,
+    )
+
+
 def dominance(a: Sequence[Record], b: Sequence[Record], grid: int = 200) -> float:
     """Share of the cost range that both benefit curves cover in which `a` is at least as accurate as `b`.
 
     Mean curves over the seeds that both have.
     """
     a, b = zip(*pairs(a, b), strict=True)
-    ends = [(record.trace().cost[0], record.trace().cost[-1]) for record in (*a, *b)]
+    ends = [(record.cost()[0], record.cost()[-1]) for record in (*a, *b)]
     low, high = max(end[0] for end in ends), min(end[1] for end in ends)
     if low >= high:
         return float("nan")

@@ -8,10 +8,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from trecx.evaluation.calibration import expected_calibration_error, negative_log_likelihood, scaled
-from trecx.evaluation.points import operating_points
+from trecx.evaluation.points import at, operating_points
 from trecx.evaluation.stats import Interval, mean_interval, paired_difference
 from trecx.evaluation.trace import confidence
-from trecx.experiments.records import Record, temperatures
+from trecx.experiments.records import Record, mean_accuracy, temperatures
 from trecx.models.methods import label_of, method_of
 from trecx.paper import paper
 
@@ -57,7 +57,6 @@ def standalone(
     """
     rows: list[dict[str, Any]] = []
     for method, records in groups.items():
-        cost = records[0].manifest["cost"]
         accuracies = np.array([100 * record.accuracies() for record in records])  # seeds x exits
         printed = paper()["table_2"].get(task, {}).get(PAPER_NAMES.get(method, ""), {}).get("accuracies", [])
         table_1 = paper()["table_1"][task]
@@ -72,8 +71,8 @@ def standalone(
                 {
                     "method": label_of(method),
                     "exit": "final" if k == accuracies.shape[1] - 1 else str(k + 1),
-                    "parameters": cost["params"],
-                    "cost": cost["flops"][k] / 1e6,
+                    "parameters": records[0].params,
+                    "cost": records[0].cost()[k] / 1e6,
                     "accuracy": mean,
                     "low": low,
                     "high": high,
@@ -95,8 +94,8 @@ def early_confidences(records: Sequence[Record], low: float = 0.65, high: float 
 
 def references(task: str, baseline: Sequence[Record], *, with_paper: bool) -> dict[str, float | tuple[float, float]]:
     """The accuracies that operating points are measured against: our baseline's mean and the paper's constant."""
-    own = tuple(float(np.mean([r.accuracies(split)[-1] for r in baseline])) for split in ("val", "test"))
-    found: dict[str, float | tuple[float, float]] = {"own baseline": (own[0], own[1])}
+    own = (mean_accuracy(baseline, split="val"), mean_accuracy(baseline, split="test"))
+    found: dict[str, float | tuple[float, float]] = {"own baseline": own}
     if with_paper:
         found["paper's baseline"] = paper()["table_1"][task]["baseline"]["accuracy"] / 100
     return found
@@ -116,7 +115,7 @@ def points(
     Reductions are relative to the unmodified network. Methods without an early exit are left out.
     """
     frames = []
-    base = baseline[0].manifest["cost"][unit][-1]
+    base = baseline[0].cost(unit)[-1]
     for method, records in groups.items():
         if not method_of(method).head:
             continue
@@ -128,7 +127,7 @@ def points(
                 val=record.trace("val", unit=unit),
                 drops=drops,
             )
-            frame.insert(0, "seed", record.manifest["run"]["seed"])
+            frame.insert(0, "seed", record.seed)
             frame.insert(0, "method", method)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True)
@@ -200,15 +199,14 @@ def trainings(groups: Group, static: Mapping[str, Sequence[Record]], task: str) 
     }
     printed |= {label_of(m): table_2[name]["params_k"] for m, name in PAPER_NAMES.items() if name in table_2}
     for network, records in (named | {f"Baseline, {name}": found for name, found in static.items()}).items():
-        cost = records[0].manifest["cost"]
         rows.append(
             {
                 "network": network,
                 "seeds": len(records),
-                "parameters": cost["params"],
+                "parameters": records[0].params,
                 "paper": printed.get(network, np.nan),
-                "MFLOPs at each exit": " / ".join(f"{c / 1e6:.2f}" for c in cost["flops"]),
-                "minutes": min(r.manifest["seconds"] for r in records) / 60,
+                "MFLOPs at each exit": " / ".join(f"{c / 1e6:.2f}" for c in records[0].cost()),
+                "minutes": min(r.seconds for r in records) / 60,
             }
         )
     return pd.DataFrame(rows)
@@ -219,7 +217,7 @@ def loss_weights(weights: Mapping[float, Sequence[Record]], seed: int = 0) -> pd
     rows = []
     for w, records in sorted(weights.items()):
         for record in records:
-            if record.manifest["run"]["seed"] == seed:
+            if record.seed == seed:
                 (early, last), tested = 100 * record.accuracies("val"), 100 * record.accuracies()
                 rows.append({"w": w, "early, validation": early, "final, validation": last})
                 rows[-1] |= {"early, test": tested[0], "final, test": tested[1]}
@@ -227,15 +225,28 @@ def loss_weights(weights: Mapping[float, Sequence[Record]], seed: int = 0) -> pd
 
 
 def places(groups: Mapping[str, Mapping[str, Sequence[Record]]], unit: str = "flops") -> pd.DataFrame:
-    """Accuracies by the place of the exit: method -> tap -> records."""
-    rows = []
+    """Accuracies by the place of the exit, percent, means over seeds, and costs in millions.
+
+    Args:
+        groups: method -> tap -> records.
+        unit: of the costs, `flops` or `macs`.
+
+    Returns:
+        Columns: method, exit after, cost of the early exit, early (its accuracy), final, seeds. Networks with several
+        early exits add `cost of exit 2`, `exit 2` and so on, NaN for the others; `early` is then the first of them.
+    """
+    rows: list[dict[str, Any]] = []
     for method, taps in groups.items():
         for tap, records in taps.items():
-            values = [np.mean([100 * r.accuracies()[k] for r in records]) for k in (0, 1)]
-            cost = records[0].manifest["cost"][unit]
-            rows.append({"method": label_of(method), "exit after": tap, "cost of the early exit": cost[0] / 1e6})
-            rows[-1] |= {"early": values[0], "final": values[1], "seeds": len(records)}
-    return pd.DataFrame(rows)
+            cost = records[0].cost(unit)
+            further = [f"exit {k}" for k in range(2, len(cost))]
+            costs = dict(
+                zip(["cost of the early exit", *(f"cost of {name}" for name in further)], cost[:-1] / 1e6, strict=True)
+            )
+            means = np.mean([100 * record.accuracies() for record in records], axis=0)
+            accuracies = dict(zip(["early", *further, "final"], means, strict=True))
+            rows.append({"method": label_of(method), "exit after": tap} | costs | accuracies | {"seeds": len(records)})
+    return pd.DataFrame(rows, columns=[*max(rows, key=len, default={})])
 
 
 def place_points(
@@ -250,7 +261,7 @@ def place_points(
     for method, taps in groups.items():
         for tap, records in taps.items():
             frame = points({method: records}, task, baseline, with_paper=False, drops=(drop,))
-            frame = point_intervals(frame[(frame.reference == "own baseline") & (frame.protocol == "validation")])
+            frame = point_intervals(at(frame, drop=drop))
             frame.insert(1, "exit after", tap)
             frames.append(frame.drop(columns=["reference", "drop", "protocol"]))
     return pd.concat(frames, ignore_index=True)
@@ -290,16 +301,15 @@ def table_1(
     """
     base, ours = groups["baseline"], groups["trecx_ev"]
     rows = points({"trecx_ev": ours}, task, base, with_paper=reference == "paper's baseline")
-    rows = rows[(rows.protocol == protocol) & (rows.reference == reference)]
+    rows = at(rows, reference=reference, protocol=protocol, drop=None)
     printed = paper()["table_1"][task]
     exits = np.array([100 * r.accuracies() for r in ours])  # seeds x 2
-    small, large = base[0].manifest["cost"], ours[0].manifest["cost"]
     # Quantity, unit, one value a seed, the paper's.
     found: list[tuple[str, str, ArrayLike, float]] = [
         ("baseline accuracy", "%", [100 * r.accuracies()[-1] for r in base], printed["baseline"]["accuracy"]),
-        ("baseline cost", "MFLOPs", [small["flops"][-1] / 1e6], printed["baseline"]["mflops"]),
-        ("baseline parameters", "thousand", [small["params"] / 1e3], printed["baseline"]["params_k"]),
-        ("T-RecX parameters", "thousand", [large["params"] / 1e3], printed["trecx"]["params_k"]),
+        ("baseline cost", "MFLOPs", [base[0].cost()[-1] / 1e6], printed["baseline"]["mflops"]),
+        ("baseline parameters", "thousand", [base[0].params / 1e3], printed["baseline"]["params_k"]),
+        ("T-RecX parameters", "thousand", [ours[0].params / 1e3], printed["trecx"]["params_k"]),
         ("T-RecX early exit", "%", exits[:, 0], printed["trecx"]["early_accuracy"]),
         ("T-RecX final exit", "%", exits[:, 1], printed["trecx"]["final_accuracy"]),
     ]
@@ -315,7 +325,7 @@ def table_1(
         table.append(row | {"paper": theirs})
     frame = pd.DataFrame(table)
     frame["ours"] = frame["ours"].astype(float)
-    if base[0].manifest["data"]["stand_in"]:
+    if base[0].stand_in:
         counts = ("baseline cost", "baseline parameters", "T-RecX parameters")
         frame.loc[~frame["quantity"].isin(counts), "paper"] = np.nan
     return frame

@@ -174,6 +174,14 @@ def operating_points(
     return pd.DataFrame(rows)
 
 
+def at(
+    points: pd.DataFrame, *, reference: str = "own baseline", protocol: str = "validation", drop: float | None = 1
+) -> pd.DataFrame:
+    """The rows of a table of operating points `drop` percentage points (None: every one) below one reference."""
+    kept = (points["reference"] == reference) & (points["protocol"] == protocol)
+    return points[kept if drop is None else kept & (points["drop"] == drop)]
+
+
 def point_row(reference: str, drop: float, point: OperatingPoint) -> dict[str, Any]:
     """A row of `operating_points`."""
     return {

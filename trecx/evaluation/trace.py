@@ -4,6 +4,7 @@ A network runs once over a data set; everything here works on the resulting `Tra
 exit rates are fractions; costs keep the unit they come in (FLOPs, MACs, ms).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -180,6 +181,24 @@ def benefit_curve(trace: Trace) -> Curve:
     """
     best = np.maximum.accumulate(trace.scores, axis=1)
     return at_thresholds(trace, np.unique(np.append(best.ravel(), [0.0, 1.0]))[::-1])
+
+
+def mean_line(
+    lines: Sequence[tuple[np.ndarray, np.ndarray]], at: np.ndarray | None = None, n: int = 200
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of several lines, such as the benefit curves of seeds, each interpolated linearly.
+
+    Args:
+        lines: (x, y) of each, x rising.
+        at: where it is wanted (m,); by default `n` points over the range that all lines cover.
+        n: number of points where `at` is not given.
+
+    Returns:
+        Those x (m,) and the mean y (m,), NaN where a line does not reach.
+    """
+    if at is None:
+        at = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), n)
+    return at, np.mean([np.interp(at, x, y, left=np.nan, right=np.nan) for x, y in lines], axis=0)
 
 
 def varied(order: np.ndarray, labels: np.ndarray, n: int) -> list[int]:

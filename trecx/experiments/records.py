@@ -71,6 +71,45 @@ class Record:
         """File of the trained weights."""
         return self.folder / "weights.safetensors"
 
+    @property
+    def run(self) -> dict[str, Any]:
+        """The run's settings, see `trecx.experiments.runs.Run`; released weights have only some of them."""
+        return self.manifest["run"]
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.run["task"]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.run["method"]
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the training; None for released weights, whose seed is not known."""
+        return self.run.get("seed")
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the data stand in for the paper's."""
+        return bool(self.manifest["data"]["stand_in"])
+
+    @property
+    def params(self) -> int:
+        """Number of trained parameters."""
+        return self.manifest["cost"]["params"]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training."""
+        return self.manifest["seconds"]
+
+    def cost(self, unit: str = "flops") -> NDArray[np.float64]:
+        """Cost of leaving at each exit, all before it included (exits,), in `flops` or `macs`."""
+        return np.asarray(self.manifest["cost"][unit], dtype=float)
+
     def trace(self, split: str = "test", *, score: str = "max_prob", unit: str = "flops", rule: str = "") -> Trace:
         """Scores, hits and cumulative costs of every exit on `split` (`val` or `test`).
 
@@ -80,11 +119,11 @@ class Record:
             unit: `flops` (keras-flops, as the paper) or `macs`.
             rule: `>` or `>=`, the method's own by default.
         """
-        method = get_method(self.manifest["run"]["method"])
+        method = get_method(self.method)
         return Trace.from_log_probs(
             self.predictions[f"{split}_log_probs"],
             self.predictions[f"{split}_labels"],
-            np.asarray(self.manifest["cost"][unit], dtype=float),
+            self.cost(unit),
             rule=rule or method.rule,
             score=score,
         )
@@ -93,6 +132,11 @@ class Record:
         """Standalone accuracy of every exit, all samples through that exit, as fractions (exits,)."""
         hits = self.predictions[f"{split}_log_probs"].argmax(2) == self.predictions[f"{split}_labels"][:, None]
         return hits.mean(0)
+
+
+def mean_accuracy(records: Sequence[Record], exit_index: int = -1, split: str = "test") -> float:
+    """Mean over seeds of one exit's standalone accuracy on `split` (`val` or `test`), a fraction."""
+    return float(np.mean([record.accuracies(split)[exit_index] for record in records]))
 
 
 def open_record(path: str | Path) -> Record:
@@ -185,6 +229,6 @@ def chosen_thresholds(records: Sequence[Record], baseline: Sequence[Record] = ()
     found = []
     for record in records:
         val = record.trace("val")
-        wanted = float(np.mean([r.accuracies("val")[-1] for r in baseline])) if baseline else val.final_accuracy
+        wanted = mean_accuracy(baseline, split="val") if baseline else val.final_accuracy
         found.append(chosen_point(val, val, wanted - drop / 100).threshold)
     return found

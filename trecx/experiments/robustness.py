@@ -485,9 +485,10 @@ def gates(
                 right, cost = trace.outcome(used)
                 early = trace.leave(used) < len(trace.cost) - 1
                 share = right[early].mean() if early.any() else np.nan
-                seeds.append([early.mean(), share, right.mean(), cost.mean() / 1e8, trace.final_accuracy])
+                row = [100 * early.mean(), 100 * share, 100 * right.mean()]
+                seeds.append([*row, cost.mean() / 1e6, 100 * trace.final_accuracy])
             names = ["leaves early", "right among these", "accuracy", "cost", "final exit"]
-            mean = (100 * pd.DataFrame(seeds, columns=names)).mean().to_dict()
+            mean = pd.DataFrame(seeds, columns=names).mean().to_dict()
             rows.append({"threshold": "its own" if threshold is None else f"{threshold:g}", "condition": condition})
             rows[-1] |= mean
     return pd.DataFrame(rows)

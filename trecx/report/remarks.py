@@ -11,8 +11,9 @@ import pandas as pd
 
 from trecx.analysis.compare import against_static, difference, dominance, shown
 from trecx.analysis.tables import Group, cost_unit
+from trecx.evaluation.points import at
 from trecx.evaluation.stats import Interval
-from trecx.experiments.records import Record
+from trecx.experiments.records import Record, mean_accuracy
 from trecx.experiments.results import Results
 
 NOT_YET = "not published yet"
@@ -39,21 +40,21 @@ def accuracy(groups: Group, method: str, exit_index: int = -1) -> str:
     """Mean test accuracy of one exit: `94.32 %`."""
     if not groups.get(method):
         return NOT_YET
-    return f"{100 * np.mean([record.accuracies()[exit_index] for record in groups[method]]):.2f} %"
+    return f"{100 * mean_accuracy(groups[method], exit_index):.2f} %"
 
 
 def cost(groups: Group, method: str, exit_index: int = 0, unit: str = "flops") -> str:
     """Cost of leaving at one exit, the first unless told: `3.13 MFLOPs`."""
     if not groups.get(method):
         return NOT_YET
-    return f"{groups[method][0].manifest['cost'][unit][exit_index] / 1e6:.2f} {cost_unit(unit)}"
+    return f"{groups[method][0].cost(unit)[exit_index] / 1e6:.2f} {cost_unit(unit)}"
 
 
 def cheaper(groups: Group, method: str, than: str, exit_index: int = 0, unit: str = "flops") -> str:
     """How much less leaving one method at one exit costs than the whole of another: `27.9 %`."""
     if not (groups.get(method) and groups.get(than)):
         return NOT_YET
-    ours, theirs = (groups[name][0].manifest["cost"][unit] for name in (method, than))
+    ours, theirs = (groups[name][0].cost(unit) for name in (method, than))
     return f"{100 * (1 - ours[exit_index] / theirs[-1]):.1f} %"
 
 
@@ -75,24 +76,23 @@ def saves(
     """
     if points.empty:
         return NOT_YET
-    at = points[(points["drop"] == 1) & (points["reference"] == reference) & (points["protocol"] == protocol)]
-    seeds = at.loc[at["method"] == (like or method), "seed"]
-    at = at[(at["method"] == method) & at["seed"].isin(seeds)]
-    if at.empty:
+    rows = at(points, reference=reference, protocol=protocol)
+    seeds = rows.loc[rows["method"] == (like or method), "seed"]
+    rows = rows[(rows["method"] == method) & rows["seed"].isin(seeds)]
+    if rows.empty:
         return NOT_YET
-    return f"{100 * at['reduction'].mean():.1f} %" if at["reached"].all() else "not in every training"
+    return f"{100 * rows['reduction'].mean():.1f} %" if rows["reached"].all() else "not in every training"
 
 
 def lost(points: pd.DataFrame, method: str, baseline: Sequence[Record]) -> str:
     """Test accuracy that a method really gives up where it asks for one point on validation, in points: `1.36`."""
     if points.empty or not baseline:
         return NOT_YET
-    at = points[(points["drop"] == 1) & (points["reference"] == "own baseline") & (points["protocol"] == "validation")]
-    at = at[at["method"] == method]
-    if at.empty or not at["reached"].all():
-        return NOT_YET if at.empty else "(not known: a seed misses)"
-    own = np.mean([record.accuracies()[-1] for record in baseline])
-    return f"{100 * (own - at['accuracy'].astype(float).mean()):.2f}"
+    rows = at(points)
+    rows = rows[rows["method"] == method]
+    if rows.empty or not rows["reached"].all():
+        return NOT_YET if rows.empty else "(not known: a seed misses)"
+    return f"{100 * (mean_accuracy(baseline) - rows['accuracy'].astype(float).mean()):.2f}"
 
 
 def at_cost_of(

@@ -1,0 +1,64 @@
+"""A finding about a claim as data: a verdict and the numbers behind it, for text, tables and figures alike."""
+
+from dataclasses import dataclass
+
+from trecx.evaluation.stats import Interval
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One number behind a verdict.
+
+    measure: what is measured, in words; label: where (a task, an exit, a place of the exit, a task and a rival).
+    estimate, low, high: the number and its 95 % interval, over seeds and test samples (savings: over seeds alone), in
+    `unit`; NaN where there is none. paper: what the paper has there, in the same unit, NaN if it says nothing. by_seed:
+    the same number of each seed, NaN for one that missed its target. sides: (ours, theirs), what was compared.
+    """
+
+    measure: str
+    label: str
+    estimate: float
+    unit: str
+    low: float = NAN
+    high: float = NAN
+    paper: float = NAN
+    by_seed: tuple[float, ...] = ()
+    sides: tuple[float, float] = (NAN, NAN)
+
+    @classmethod
+    def of(cls, measure: str, label: str, interval: Interval, unit: str = "points", paper: float = NAN) -> "Evidence":
+        """Evidence that is an interval."""
+        return cls(measure, label, interval.estimate, unit, interval.low, interval.high, paper)
+
+    @property
+    def interval(self) -> Interval:
+        """The number with its interval, as judged."""
+        return Interval(self.estimate, self.low, self.high)
+
+    @property
+    def outside(self) -> bool:
+        """Whether the interval excludes what the paper found."""
+        return not self.low <= self.paper <= self.high
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about a claim.
+
+    claim: C1 to C12. verdict: one of `trecx.analysis.claims.VERDICTS`. evidence: the numbers it rests on, those of one
+    measure in the order of their labels. notes: sentences on what was left out, and why.
+    """
+
+    claim: str
+    verdict: str
+    evidence: tuple[Evidence, ...]
+    notes: tuple[str, ...] = ()
+
+    def measures(self) -> dict[str, list[Evidence]]:
+        """The evidence by measure, in its order."""
+        found: dict[str, list[Evidence]] = {}
+        for item in self.evidence:
+            found.setdefault(item.measure, []).append(item)
+        return found

@@ -1,0 +1,147 @@
+"""Findings in English: the last column of the table of claims."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from trecx.analysis.compare import shown
+from trecx.analysis.findings import Evidence, Finding
+from trecx.training.losses import W_EARLY
+
+
+def evidence_text(finding: Finding) -> str:
+    """The evidence of a finding and its notes, in one line."""
+    return "; ".join([WORDING[finding.claim](finding), *finding.notes])
+
+
+def points_in_words(points: float) -> str:
+    """A number of percentage points for running text: `one point`, `three points`."""
+    words: dict[float, str] = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+    number = words.get(points, f"{points:g}")
+    return f"{number} point{'s' * (points != 1)}"
+
+
+def share_in_words(percent: float) -> str:
+    """A share for running text: `half`, `99 %`."""
+    return "half" if percent == 50 else f"{percent:g} %"
+
+
+def _each(evidence: Iterable[Evidence], text: Callable[[Evidence], str]) -> str:
+    return ", ".join(f"{item.label} {text(item)}" for item in evidence)
+
+
+def _shown(item: Evidence) -> str:
+    return shown(item.interval)
+
+
+def _beside(item: Evidence) -> str:
+    """A difference and the paper's; one that is not settled may still exclude what the paper found."""
+    return f"{shown(item.interval)} (paper {item.paper:+.1f}{', outside' * item.outside})"
+
+
+def _thousandths(item: Evidence) -> str:
+    return f"{item.estimate:+.3f} [{item.low:+.3f}, {item.high:+.3f}]"
+
+
+def _percent(item: Evidence, digits: int = 0) -> str:
+    return f"{item.estimate:.{digits}f} %"
+
+
+def _counts(finding: Finding) -> str:
+    worst = max(abs(item.estimate / item.paper - 1) for item in finding.evidence)
+    return f"{len(finding.evidence)} printed counts, the largest difference is {100 * worst:.2f} %"
+
+
+def _baselines(finding: Finding) -> str:
+    return _each(finding.evidence, lambda item: f"{_percent(item, 2)} (paper {item.paper})")
+
+
+def _gains(finding: Finding) -> str:
+    (measure,) = finding.measures()
+    return f"{measure}, points: {_each(finding.evidence, _beside)}"
+
+
+def _savings(finding: Finding) -> str:
+    (measure, ours), (_, tested) = finding.measures().items()
+    by_paper = {item.label: item for item in tested}
+
+    def text(item: Evidence) -> str:
+        seeds = ", ".join("missed" if np.isnan(value) else f"{value:.1f}" for value in item.by_seed)
+        saved = _percent(item, 1) if np.isfinite(item.estimate) else "not reached by every seed"
+        other = by_paper[item.label]
+        under_theirs = _percent(other, 1) if np.isfinite(other.estimate) else "not reached"
+        return f"{saved} (by seed {seeds}; paper protocol {under_theirs}; paper {item.paper} %)"
+
+    saved = [item.estimate for item in ours]
+    mean = f"mean {np.mean(saved):.1f} %" if np.isfinite(saved).all() else "no mean, a target was not reached"
+    return f"{measure}, threshold from validation: {_each(ours, text)}" + f"; {mean}" * (len(ours) > 1)
+
+
+def _early_view(finding: Finding) -> str:
+    (measure, gains), (share, ahead) = finding.measures().items()
+    return f"{measure}, points: {_each(gains, _beside)}; {share}: {_each(ahead, _percent)}"
+
+
+def _transfer(finding: Finding) -> str:
+    first, *others, last = finding.evidence
+    parts = [f"{first.measure} {_shown(first)} (paper {first.paper:+.2f}, a mean over the curve)"]
+    parts += [f"{item.measure.removeprefix('transfer ')} {_shown(item)}" for item in others]
+    return f"final exit, points: {'; '.join(parts)}; that {last.measure} {_shown(last)}"
+
+
+def _confidences(finding: Finding) -> str:
+    higher, narrower = finding.evidence
+    (mean, their_mean), (width, their_width) = higher.sides, narrower.sides
+    return (
+        f"{higher.measure} {mean:.3f} against {their_mean:.3f}, {_thousandths(higher)}; {narrower.measure} "
+        f"{width:.3f} against {their_width:.3f}, narrower by {_thousandths(narrower)}; the plain exit was trained "
+        f"with loss weight 1, T-RecX with {W_EARLY['ic']:g}, as in the authors' code"
+    )
+
+
+def _prior_work(finding: Finding) -> str:
+    (measure, ahead), (_, parameters) = finding.measures().items()
+
+    def text(curve: Evidence, size: Evidence) -> str:
+        by_seed = f" (by seed {', '.join(f'{value:.0f}' for value in curve.by_seed)})" * (len(curve.by_seed) > 1)
+        share = f"{_percent(curve)}{by_seed}" if np.isfinite(curve.estimate) else _apart(*curve.sides)
+        fewer = "fewer" if size.estimate >= 0 else "more"
+        return f"{curve.label} {share}, {abs(size.estimate):.1f} % {fewer} parameters"
+
+    return f"{measure}: {'; '.join(text(*pair) for pair in zip(ahead, parameters, strict=True))}"
+
+
+def _apart(ours: float, theirs: float) -> str:
+    """Two benefit curves without a cost in common, by the ends that face each other (MFLOPs)."""
+    if theirs > ours:
+        return f"no common range, its cheapest answer costs more ({theirs:.2f} MFLOPs) than T-RecX as a whole"
+    return f"no common range, as a whole it costs less ({theirs:.2f} MFLOPs) than T-RecX's early exit alone"
+
+
+def _place(finding: Finding) -> str:
+    (measure, finals), (_, steps) = finding.measures().items()
+    return f"{measure}: {_each(finals, lambda item: _percent(item, 2))}; points: {_each(steps, _shown)}"
+
+
+def _int8(finding: Finding) -> str:
+    (small,) = finding.evidence
+    return (
+        f"{small.measure} {small.estimate:.1f} % smaller, a count of bytes (paper {small.paper} %, of a file that "
+        "also holds a graph); accuracy in 8 bits is not measured here"
+    )
+
+
+WORDING: dict[str, Callable[[Finding], str]] = {
+    "C1": _counts,
+    "C2": _baselines,
+    "C3": _gains,
+    "C4": _savings,
+    "C5": _savings,
+    "C6": _early_view,
+    "C7": _transfer,
+    "C8": _confidences,
+    "C9": _prior_work,
+    "C10": _place,
+    "C11": _gains,
+    "C12": _int8,
+}
