@@ -28,10 +28,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def gathered(written: Path) -> dict[str, Published]:
+    """These records, read once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "PUBLISHED", written)
+        return headline.gather()
+
+
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch, written: Path) -> dict[str, Published]:
+def found(monkeypatch: pytest.MonkeyPatch, written: Path, gathered: dict[str, Published]) -> dict[str, Published]:
+    """These records, also for what looks them up again; nothing may be changed in them."""
     monkeypatch.setattr(paths, "PUBLISHED", written)
-    return headline.gather()
+    return gathered
 
 
 def fake(cost: float, *accuracies: float) -> list[SimpleNamespace]:
