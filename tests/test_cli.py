@@ -13,6 +13,7 @@ from trecx.cli import main
 from .test_cost import GOLDEN
 
 
+@pytest.mark.slow
 def test_models_as_json_are_the_golden_integers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     rows = {(row["task"], row["method"]): row for row in json.loads(capsys.readouterr().out)}

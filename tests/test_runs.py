@@ -37,6 +37,8 @@ from trecx.training import start
 from trecx.training.loop import log_probs
 from trecx.training.weights import load_tensors, load_weights, save_weights
 
+from .small import counted
+
 
 @pytest.fixture
 def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
@@ -146,7 +148,7 @@ def test_published_records_of_today_still_load() -> None:
     for record in (Record(folder) for folder in folders if folder.parent.name != reference.GROUP):
         run = run_of(record)
         assert run.name == record.name
-        assert record.manifest["cost"]["flops"] == list(cost_of(run).flops)
+        assert record.manifest["cost"]["flops"] == list(counted(run).flops)
 
 
 def test_interrupted_run_is_taken_up_again(small_data: Dataset) -> None:
