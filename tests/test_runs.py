@@ -143,6 +143,7 @@ def test_seeds_of_one_setting_are_siblings_whatever_fields_their_manifests_have(
     assert sum(record.weights.is_file() for record in published) == 1
 
 
+@pytest.mark.slow
 def test_published_records_of_today_still_load() -> None:
     folders = [path.parent for path in paths.PUBLISHED.glob("*/*/manifest.json")]
     for record in (Record(folder) for folder in folders if folder.parent.name != reference.GROUP):
