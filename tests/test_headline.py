@@ -77,6 +77,10 @@ def fake(cost: float, *accuracies: float) -> list[SimpleNamespace]:
     return [SimpleNamespace(manifest={"cost": cost_of}, accuracies=lambda a=a: np.array([a / 100])) for a in accuracies]
 
 
+def test_its_sweeps_are_those_of_the_project() -> None:
+    assert {*headline.SWEEPS.values()} <= {path.stem for path in paths.SWEEPS.glob("*.yaml")}
+
+
 def test_smaller_network_is_interpolated_between_its_neighbours() -> None:
     base = {"baseline": fake(100, 90, 91)}  # 90.5 %, so 89.5 % is asked for
     static = {"narrow": fake(60, 88.5), "middle": fake(80, 90.0, 90.0)}
