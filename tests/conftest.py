@@ -9,6 +9,9 @@ import pytest
 from trecx import paths
 
 os.environ["MPLBACKEND"] = "agg"  # no window, also on a desktop
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers side by side would take each other's cores. Before torch is imported, and for the processes they start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

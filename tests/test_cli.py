@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from trecx import paths
 from trecx.cli import main
 
 from .test_cost import GOLDEN
 
 
+@pytest.mark.slow
 def test_models_as_json_are_the_golden_integers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     rows = {(row["task"], row["method"]): row for row in json.loads(capsys.readouterr().out)}
@@ -58,27 +60,23 @@ def test_data_lists_the_sets(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-def test_train_evaluate_and_curve_as_processes(tmp_path: Path) -> None:
-    import os
+def test_train_evaluate_and_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training and a refusal in processes of their own, as a shell starts them."""
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path))
+    monkeypatch.setattr(paths, "RECORDS", tmp_path)
 
-    environment = os.environ | {"TRECX_RECORDS": str(tmp_path)}
+    def trecx(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "trecx", *words], capture_output=True, text=True, check=False)
 
-    def trecx(*words: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "trecx", *words], env=environment, capture_output=True, text=True, check=False
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    status, out, err = trecx(
-        "train", "--task", "kws", "--method", "trecx_no_ev", "--epochs", "1", "--width", "0.25", "--json"
-    )
-    assert status == 0, err
-    assert "100%" in err  # the progress bar
-    record = json.loads(out)["record"]
-    status, out, _ = trecx("evaluate", record, "--threshold", "0.5", "--json")
-    answer = json.loads(out)
-    assert status == 0
+    made = trecx("train", "--task", "kws", "--method", "trecx_no_ev", "--epochs", "1", "--width", "0.25", "--json")
+    assert made.returncode == 0, made.stderr
+    assert "100%" in made.stderr  # the progress bar
+    record = json.loads(made.stdout)["record"]
+    assert main(["evaluate", record, "--threshold", "0.5", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
     assert answer["accuracies"] == answer["recorded"]
-    status, out, _ = trecx("curve", Path(record).name, "--points", "3", "--json")
-    assert [row["threshold"] for row in json.loads(out)] == [1.0, 0.5, 0.0]
-    assert trecx("evaluate", record, "--threshold", "1.5")[0] == 2
+    assert main(["curve", Path(record).name, "--points", "3", "--json"]) == 0
+    assert [row["threshold"] for row in json.loads(capsys.readouterr().out)] == [1.0, 0.5, 0.0]
+    assert trecx("evaluate", record, "--threshold", "1.5").returncode == 2

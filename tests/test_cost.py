@@ -3,6 +3,8 @@
 The integers were measured on the authors' Keras models with keras-flops 0.1.2 and `count_params`.
 """
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -56,6 +58,7 @@ GOLDEN = {
 BN_CHANNELS = {"ic": 240, "kws": 576, "vww": 2_736}
 
 
+@cache
 def cost_of(task: str, method: str) -> Cost:
     return measure(build(task, method), TASKS[task].input_shape)
 

@@ -76,8 +76,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], data.Data
     ("name", "shape", "sizes"),
     [
         ("quick_photos", (32, 32, 3), photos.SIZES),
-        ("quick_words", (49, 10, 1), words.SIZES),
-        ("quick_faces", (96, 96, 3), faces.SIZES),
+        pytest.param("quick_words", (49, 10, 1), words.SIZES, marks=pytest.mark.slow),
+        pytest.param("quick_faces", (96, 96, 3), faces.SIZES, marks=pytest.mark.slow),
     ],
 )
 def test_quick_set(built: Callable[[str], data.Dataset], name: str, shape: tuple, sizes: dict[str, int]) -> None:
@@ -101,6 +101,7 @@ def test_building_again_gives_the_same_bytes(built: Callable[[str], data.Dataset
     assert store.checksum(photos.build()) == built("quick_photos").checksum
 
 
+@pytest.mark.slow
 def test_clips_do_not_depend_on_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("espeakng_loader")
     code = (
@@ -158,6 +159,7 @@ def test_quick_set_of_an_older_version_is_built_again(folder: Path, monkeypatch:
     assert len(load("quick_photos").y_test) == 80
 
 
+@pytest.mark.slow
 def test_two_processes_may_build_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from trecx.data import load; print(load('quick_photos').checksum)"]
     environment = os.environ | {"TRECX_DATA": str(tmp_path), "PYTHONPATH": str(paths.ROOT)}

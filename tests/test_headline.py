@@ -1,5 +1,6 @@
 """The headline over three tasks, from records that the tests write, and against hand formulas."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,34 +11,74 @@ from trecx import cli, paths
 from trecx.analysis.tables import mean_points, points
 from trecx.experiments import reference
 from trecx.experiments.results import Published
-from trecx.experiments.sweep import load, own
+from trecx.experiments.sweep import load
 from trecx.report import headline
 
 from .small import write_record
 
+# The heads of the project's own sweeps: three seeds of baseline and T-RecX, and two smaller networks.
+SWEEP = """
+defaults: {{task: {task}, data: {data}, recipe: {recipe}, start: "{start}"}}
+runs:
+  - {{method: [baseline, trecx_ev], seed: [0, 1, 2]}}
+  - {{method: baseline, {smaller}}}
+"""
+WIDTHS = "width: [0.75, 0.5]"
+SETTINGS = {
+    "ic": {"data": "cifar10", "recipe": "fast", "start": "", "smaller": WIDTHS},
+    "kws": {"data": "speech_commands", "recipe": "fast", "start": "", "smaller": WIDTHS},
+    "vww": {"data": "vww96", "recipe": "finetune", "start": "mlperf_tiny", "smaller": "resolution: [80, 64]"},
+}
+
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of published records: the authors' weights, and made-up ones of baseline and T-RecX."""
-    folder = tmp_path_factory.mktemp("published")
-    (folder / reference.GROUP).symlink_to(paths.PUBLISHED / reference.GROUP)
-    for sweep in headline.SWEEPS.values():
-        for run in load(own(sweep)):
-            if run.method in ("baseline", "trecx_ev") and run.w_early is None and run.taps is None:
-                write_record(run, folder, n=400, accuracy=0.8)
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of sweeps."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    for task, name in headline.SWEEPS.items():
+        (folder / f"{name}.yaml").write_text(SWEEP.format(task=task, **SETTINGS[task]))
     return folder
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, sweeps: Path) -> Path:
+    """A folder of published records: the authors' weights, and made-up ones of every run."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / reference.GROUP).symlink_to(paths.PUBLISHED / reference.GROUP)
+    for path in sweeps.iterdir():
+        for run in load(path):
+            write_record(run, folder, n=400, accuracy=0.8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gathered(sweeps: Path, written: Path) -> dict[str, Published]:
+    """These records, read once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "SWEEPS", sweeps)
+        patch.setattr(paths, "PUBLISHED", written)
+        return headline.gather()
+
+
 @pytest.fixture
-def found(monkeypatch: pytest.MonkeyPatch, written: Path) -> dict[str, Published]:
+def found(
+    monkeypatch: pytest.MonkeyPatch, sweeps: Path, written: Path, gathered: dict[str, Published]
+) -> dict[str, Published]:
+    """These records, also for what looks them up again; nothing may be changed in them. Few samples are redrawn."""
+    monkeypatch.setattr(paths, "SWEEPS", sweeps)
     monkeypatch.setattr(paths, "PUBLISHED", written)
-    return headline.gather()
+    monkeypatch.setattr(headline, "redrawn", partial(headline.redrawn, resamples=20))
+    return gathered
 
 
 def fake(cost: float, *accuracies: float) -> list[SimpleNamespace]:
     """Networks without exits of one cost, one a seed, with these accuracies in percent."""
     cost_of = {"flops": [cost], "macs": [cost / 2]}
     return [SimpleNamespace(manifest={"cost": cost_of}, accuracies=lambda a=a: np.array([a / 100])) for a in accuracies]
+
+
+def test_its_sweeps_are_those_of_the_project() -> None:
+    assert {*headline.SWEEPS.values()} <= {path.stem for path in paths.SWEEPS.glob("*.yaml")}
 
 
 def test_smaller_network_is_interpolated_between_its_neighbours() -> None:
@@ -77,7 +118,8 @@ def test_a_miss_saves_nothing_or_leaves_no_mean(found: dict[str, Published], mon
 
 def test_other_samples_widen_the_interval_of_the_mean(found: dict[str, Published]) -> None:
     """Drawn anew, the saving scatters around what the real samples give; the interval has this and the seeds in it."""
-    saved, again = headline.saved(found["vww"], "vww"), headline.redrawn(found["vww"], "vww", resamples=60)
+    redrawn = {task: headline.redrawn(runs, task, resamples=60) for task, runs in found.items()}
+    saved, again = headline.saved(found["vww"], "vww"), redrawn["vww"]
     way = ("own final exit", "validation")
     drawn = again[way].mean(1)
     assert again[way].shape == (60, len(saved[way]))
@@ -85,7 +127,7 @@ def test_other_samples_widen_the_interval_of_the_mean(found: dict[str, Published
     assert drawn.std() > 0.5
     row = {task: headline.saved(runs, task)[way] for task, runs in found.items()}
     alone = headline._row("", "", row)
-    widened = headline._row("", "", row, {task: headline.redrawn(r, task, 60)[way] for task, r in found.items()})
+    widened = headline._row("", "", row, {task: draws[way] for task, draws in redrawn.items()})
     assert alone["low"] > widened["low"]
     assert alone["mean"] == widened["mean"]
 
@@ -120,8 +162,9 @@ def test_tables_by_one_command(found: dict[str, Published], capsys: pytest.Captu
 
 
 def test_without_any_record_the_tables_say_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, sweeps: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(paths, "SWEEPS", sweeps)
     (tmp_path / reference.GROUP).symlink_to(paths.PUBLISHED / reference.GROUP)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
     assert headline.headline(headline.gather())["mean"].notna().sum() == 1  # what the paper prints

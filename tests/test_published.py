@@ -9,6 +9,7 @@ from trecx.errors import TrecxError
 from trecx.experiments import sweep
 from trecx.experiments.records import FILES
 from trecx.experiments.results import published
+from trecx.experiments.runs import Run
 
 SWEEP = """
 defaults: {task: vww, data: vww96, recipe: fast, start: mlperf_tiny}
@@ -23,17 +24,30 @@ runs:
 """
 
 
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sweep."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    (folder / "mine.yaml").write_text(SWEEP)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(sweeps: Path) -> list[Run]:
+    """The runs of the sweep."""
+    return sweep.load(sweeps / "mine.yaml")
+
+
 @pytest.fixture
-def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(paths, "SWEEPS", tmp_path)
+def folders(monkeypatch: pytest.MonkeyPatch, sweeps: Path, tmp_path: Path) -> None:
+    """The sweep, and an empty folder of published records."""
+    monkeypatch.setattr(paths, "SWEEPS", sweeps)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
-    (tmp_path / "mine.yaml").write_text(SWEEP)
-    return tmp_path
 
 
-def publish_all_but(folder: Path, *missing: str) -> None:
-    for run in sweep.load(folder / "mine.yaml"):
-        if run.name not in missing:
+def publish(runs: list[Run], *, but: str = "") -> None:
+    for run in runs:
+        if run.name != but:
             target = paths.PUBLISHED / run.data / run.name
             target.mkdir(parents=True)
             for name in FILES:
@@ -44,8 +58,9 @@ def names(group: dict) -> dict:
     return {key: [record.name for record in records] for key, records in group.items()}
 
 
-def test_every_setting_is_a_group_of_its_own(folders: Path) -> None:
-    publish_all_but(folders, "vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1")
+@pytest.mark.usefixtures("folders")
+def test_every_setting_is_a_group_of_its_own(runs: list[Run]) -> None:
+    publish(runs, but="vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1")
     found = published("mine")
     tail = "from-mlperf_tiny-fast40"
     seeds = ("seed0", "seed1")
@@ -68,11 +83,12 @@ def test_every_setting_is_a_group_of_its_own(folders: Path) -> None:
         "baseline, width 0.5, from scratch": ["vww-baseline-width0.5-fast40-seed0"],
     }
     assert found.missing == ["vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1"]
-    assert len(found.records) == len(sweep.load(folders / "mine.yaml")) - 1
+    assert len(found.records) == len(runs) - 1
 
 
-def test_every_setting_has_one_name_for_people(folders: Path) -> None:
-    publish_all_but(folders)
+@pytest.mark.usefixtures("folders")
+def test_every_setting_has_one_name_for_people(runs: list[Run]) -> None:
+    publish(runs)
     found = published("mine")
     assert {*found.named} == {
         "Baseline",
@@ -90,12 +106,13 @@ def test_every_setting_has_one_name_for_people(folders: Path) -> None:
     assert sum(map(len, found.named.values())) == len(found.records)
 
 
-def test_nothing_published_is_refused_or_empty(folders: Path) -> None:
+@pytest.mark.usefixtures("folders")
+def test_nothing_published_is_refused_or_empty(runs: list[Run]) -> None:
     with pytest.raises(TrecxError, match="no run of sweep 'mine' has a published record: run `python -m trecx sweep"):
         published("mine")
     found = published("mine", may_be_empty=True)
     assert [found.records, found.methods, found.frozen, found.static] == [[], {}, {}, {}]
-    assert len(found.missing) == len(sweep.load(folders / "mine.yaml"))
+    assert len(found.missing) == len(runs)
 
 
 def test_the_two_settings_of_visual_wake_words_are_never_mixed() -> None:

@@ -1,7 +1,6 @@
 """Texts of the full-scale chapters against the records behind them."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,12 +17,13 @@ from .small import write_record
 RUN = Run("kws", "trecx_ev", data="speech_commands", recipe="fast")
 
 
-@pytest.fixture
-def found(tmp_path: Path) -> Published:
-    """Two seeds of T-RecX, the baseline, and smaller baselines."""
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Two seeds of T-RecX, the baseline, and smaller baselines; nothing may be changed in them."""
+    folder = tmp_path_factory.mktemp("published")
 
     def seeds(run: Run, accuracy: float) -> list[Record]:
-        return [write_record(replace(run, seed=seed), tmp_path, n=400, accuracy=accuracy) for seed in (0, 1)]
+        return [write_record(replace(run, seed=seed), folder, n=400, accuracy=accuracy) for seed in (0, 1)]
 
     small = {width: seeds(replace(RUN, method="baseline", width=width), 0.6) for width in (0.75, 0.5)}
     return Published(
