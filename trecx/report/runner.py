@@ -1,7 +1,8 @@
 """Runs one notebook through papermill: `python -m trecx.report.runner 02_keyword_spotting -p seed 3`.
 
 A chapter has a parameter `source`. For the book it runs twice: on published records, and as its live twin on stand-in
-data. Cells whose text or code holds for one of them only carry the tag `real` or `stand-in` and are left out of the other.
+data. Cells whose text or code holds for one of them only carry the tag `real` or `stand-in` and are left out of the
+other.
 """
 
 import argparse
