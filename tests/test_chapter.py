@@ -46,6 +46,8 @@ def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     import IPython.display
 
     found: dict[str, Any] = {"said": [], "tables": {}, "glued": {}}
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / ref.GROUP).symlink_to(paths.PUBLISHED / ref.GROUP)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(IPython.display, "display", lambda shown: found["said"].append(shown.data))
     monkeypatch.setattr(chapter, "glue", lambda name, value: found["glued"].update({name: value}))
