@@ -23,7 +23,6 @@ from trecx.report import figures
 from trecx.report.provenance import origin, recipe_text, recipes
 from trecx.report.style import style
 from trecx.tasks import KWS
-from trecx.training.losses import W_EARLY
 
 from .small import write_record
 
@@ -97,7 +96,7 @@ def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run], found: R
         "width 0.75": ["kws-baseline-width0.75-fast14-seed0"],
         "width 0.875": ["kws-baseline-width0.875-fast14-seed0"],
     }
-    assert {w: len(records) for w, records in found.weights.items()} == {W_EARLY["kws"]: 2, 0.1: 1, 0.8: 1}
+    assert {w: len(records) for w, records in found.weights.items()} == {KWS.w: 2, 0.1: 1, 0.8: 1}
     assert {m: {tap: len(r) for tap, r in taps.items()} for m, taps in found.places.items()} == {
         "trecx_ev": {"block1": 2, "block2": 2, "block3": 2},
         "trecx_no_ev": {"block1": 2, "block2": 2, "block3": 2},
@@ -357,7 +356,7 @@ def test_a_null_result_says_whether_it_excludes_what_the_paper_found(tmp_path: P
 )
 def test_joined_maps_have_to_lie_between(accuracies: tuple[float, ...], verdict: str, tmp_path: Path) -> None:
     """Claim C7: copying beats joining the maps, which beats not copying."""
-    methods = (("trecx_ev", None), ("trecx_concat", W_EARLY["kws"]), ("trecx_no_transfer", None))
+    methods = (("trecx_ev", None), ("trecx_concat", KWS.w), ("trecx_no_transfer", None))
     group = {
         CONCAT_ALIKE if w else method: [
             write_record(Run("kws", method, "speech_commands", "fast", seed, w_early=w), tmp_path, 300, accuracy)

@@ -11,9 +11,10 @@ from trecx import cli, paths
 from trecx.analysis import compare, together
 from trecx.analysis.tables import mean_points, points
 from trecx.experiments import reference
-from trecx.experiments.results import SWEEPS, Results, gather
+from trecx.experiments.results import Results, gather
 from trecx.experiments.sweep import load
 from trecx.report.catalogue import TOGETHER
+from trecx.tasks import TASKS
 
 from .small import write_record
 
@@ -36,8 +37,8 @@ SETTINGS = {
 def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of sweeps."""
     folder = tmp_path_factory.mktemp("sweeps")
-    for task, name in SWEEPS.items():
-        (folder / f"{name}.yaml").write_text(SWEEP.format(task=task, **SETTINGS[task]))
+    for name, task in TASKS.items():
+        (folder / f"{task.sweeps[0]}.yaml").write_text(SWEEP.format(task=name, **SETTINGS[name]))
     return folder
 
 
@@ -81,7 +82,8 @@ def fake(cost: float, *accuracies: float) -> list[SimpleNamespace]:
 
 
 def test_its_sweeps_are_those_of_the_project() -> None:
-    assert {*SWEEPS.values()} <= {path.stem for path in paths.SWEEPS.glob("*.yaml")}
+    named = {name for task in TASKS.values() for name in task.sweeps}
+    assert named <= {path.stem for path in paths.SWEEPS.glob("*.yaml")}
 
 
 def test_smaller_network_is_interpolated_between_its_neighbours() -> None:
@@ -99,7 +101,7 @@ def test_smaller_network_is_interpolated_between_its_neighbours() -> None:
 def test_headline_is_the_mean_over_tasks(found: dict[str, Results]) -> None:
     frame = together.headline(found)
     rows = frame.set_index(["below", "threshold"])
-    tasks = [*SWEEPS]
+    tasks = [*TASKS]
     for way, protocol in (("chosen on validation", "validation"), ("paper protocol", "paper")):
         row = rows.loc[("our baseline", way)]
         for task, runs in found.items():

@@ -8,7 +8,7 @@ from trecx import paths
 from trecx.errors import TrecxError
 from trecx.experiments import sweep
 from trecx.experiments.records import FILES
-from trecx.experiments.results import published
+from trecx.experiments.results import _changed, gather, published
 from trecx.experiments.runs import Run
 
 SWEEP = """
@@ -112,6 +112,27 @@ def test_a_list_that_is_not_whole_is_refused(runs: list[Run]) -> None:
     publish(runs, but="vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1")
     with pytest.raises(TrecxError, match="the first is vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1: run `python -m"):
         published("mine")
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "said"),
+    [
+        ("published", {"seed": 1, "epochs": 2}, "source published has runs of its own and takes no seed, epochs"),
+        ("full", {"n_seeds": 2}, "source full has runs of its own and takes no n_seeds: choose source quick"),
+        ("fast", {}, "unknown source 'fast': choose one of published, quick, full"),
+    ],
+)
+def test_a_parameter_that_would_do_nothing_is_refused(source: str, given: dict[str, int], said: str) -> None:
+    with pytest.raises(TrecxError, match=said):
+        gather(source, ["ic"], **given)  # type: ignore[arg-type]
+
+
+def test_a_readers_weight_goes_to_the_runs_that_do_not_vary_it() -> None:
+    listed = [run for run in sweep.load(sweep.own("quick")) if run.task == "kws"]
+    changed = {_changed(run, 1, 0.4).name for run in listed}
+    assert {"kws-trecx_ev-w0.4-quick1-seed0", "kws-trecx_ev-w0.1-quick1-seed0", "kws-sdn-quick1-seed0"} <= changed
+    assert "kws-baseline-quick1-seed0" in changed
+    assert len(changed) == len(listed)
 
 
 def test_the_two_settings_of_visual_wake_words_are_never_mixed() -> None:
