@@ -4,7 +4,6 @@ import wave
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from trecx.data import store
 from trecx.data.mfcc import RATE
 from trecx.experiments.records import Record, pack, write
 from trecx.experiments.runs import Run, cost_of, identity
-from trecx.models.cost import Cost
 from trecx.tasks import TASKS
 
 
@@ -42,7 +40,7 @@ def _spread(labels: np.ndarray, n: int) -> np.ndarray:
 def write_record(run: Run, root: Path, n: int = 48, accuracy: float = 0.7) -> Record:
     """A record of `run` as if it had been trained, on `n` made-up samples, each exit right with the same chance."""
     draw = np.random.default_rng(run.seed + zlib.crc32(run.name.encode()))
-    cost = counted(run)
+    cost = cost_of(run)
     known = len(TASKS[run.task].classes)
     classes = known + run.extra_classes
     predictions = {}
@@ -68,18 +66,6 @@ def write_record(run: Run, root: Path, n: int = 48, accuracy: float = 0.7) -> Re
     folder.mkdir(parents=True)
     write(folder, manifest, pd.DataFrame({"epoch": [1]}), predictions)
     return Record(folder)
-
-
-def counted(run: Run) -> Cost:
-    """`cost_of`, once for every network: what does not change the network does not change its cost."""
-    return _cost(run.task, run.method, run.taps, run.width, run.extra_classes, run.resolution)
-
-
-@cache
-def _cost(
-    task: str, method: str, taps: tuple[str, ...] | None, width: float, extra_classes: int, resolution: int
-) -> Cost:
-    return cost_of(Run(task, method, taps=taps, width=width, extra_classes=extra_classes, resolution=resolution))
 
 
 WORDS = ("down", "yes", "stop")

@@ -41,8 +41,6 @@ from trecx.training.loop import log_probs
 from trecx.training.recipes import Recipe
 from trecx.training.weights import load_tensors, load_weights, save_weights
 
-from .small import counted
-
 
 @pytest.fixture
 def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
@@ -176,7 +174,7 @@ def test_published_records_of_today_still_load() -> None:
     for record in (Record(folder) for folder in folders if folder.parent.name != reference.GROUP):
         run = run_of(record)
         assert run.name == record.name
-        assert record.manifest["cost"]["flops"] == list(counted(run).flops)
+        assert record.manifest["cost"]["flops"] == list(cost_of(run).flops)
 
 
 def test_interrupted_run_is_taken_up_again(small_data: Dataset) -> None:
@@ -299,6 +297,24 @@ def test_float16_keeps_every_predicted_class() -> None:
 def test_impossible_runs_are_refused_when_they_are_made(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(TrecxError, match=says):
         Run(**arguments)
+
+
+def test_networks_are_built_once_for_all_runs_that_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long list of seeds is read in no time, and neither reading it nor counting its cost draws a random number."""
+    built: list[str] = []
+
+    def counting(task: str, method: str, **options: Any) -> Any:
+        built.append(method)
+        return build(task, method, **options)
+
+    monkeypatch.setattr(runs, "build", counting)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    listed = [Run("kws", "trecx_no_ev", seed=seed, width=0.2890625, epochs=1 + seed % 3) for seed in range(300)]
+    costs = {cost_of(run) for run in listed}
+    assert len(built) <= 2  # the check, and the count of its cost
+    assert len(costs) == 1
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_profiles_choose_data_and_recipe() -> None:

@@ -99,8 +99,7 @@ class Run:
             raise TrecxError("a frozen backbone needs trained weights: give start as well")
         if self.resolved_recipe.teacher and not self.start:
             raise TrecxError(f"recipe {self.recipe!r} learns from trained weights: give start as well")
-        with torch.random.fork_rng(devices=[]):
-            self.network()  # refuses an impossible tap or width now, not after the runs before it
+        _exits(self.design)  # refuses an impossible tap or width now, not after the runs before it
 
     @property
     def resolved_recipe(self) -> Recipe:
@@ -120,13 +119,53 @@ class Run:
         parts = [self.task, self.method, *options, f"{self.recipe}{self.resolved_recipe.epochs}", f"seed{self.seed}"]
         return "-".join(parts)
 
+    @property
+    def design(self) -> "Design":
+        """What decides the network, weights aside."""
+        classes = len(TASKS[self.task].classes) + self.extra_classes
+        return Design(self.task, self.method, self.taps, self.width, classes, self.resolution)
+
     def network(self) -> EarlyExitNetwork:
         """The network with fresh weights; those of `start` come in when it is trained."""
         torch.manual_seed(self.seed)
-        classes = len(TASKS[self.task].classes) + self.extra_classes
+        return self.design.build()
+
+
+@dataclass(frozen=True)
+class Design:
+    """The settings of a run that decide its network: runs that differ in the others have the same design."""
+
+    task: str
+    method: str
+    taps: tuple[str, ...] | None
+    width: float
+    classes: int
+    resolution: int
+
+    def build(self) -> EarlyExitNetwork:
+        """The network with weights from torch's random state."""
         return build(
-            self.task, self.method, taps=self.taps, width=self.width, classes=classes, resolution=self.resolution
+            self.task,
+            self.method,
+            taps=self.taps,
+            width=self.width,
+            classes=self.classes,
+            resolution=self.resolution,
         )
+
+
+# Both build each network once, however many runs share it, and leave torch's random state alone.
+@cache
+def _exits(design: Design) -> tuple[str, ...]:
+    """The stages with an exit, in the backbone's order; TrecxError for an impossible tap, width or resolution."""
+    with torch.random.fork_rng(devices=[]):
+        return tuple(design.build().exits)
+
+
+@cache
+def _cost(design: Design) -> Cost:
+    with torch.random.fork_rng(devices=[]):
+        return measure(design.build(), input_shape(design.task, design.resolution))
 
 
 def runs_of(profile: str, task: str, method: str, seeds: Iterable[int], **options: Any) -> list[Run]:
@@ -331,7 +370,7 @@ def labels(data: datasets.Dataset, split: str) -> torch.Tensor:
 
 def cost_of(run: Run) -> Cost:
     """Parameters and cost of the run's network, without training it."""
-    return measure(run.network(), input_shape(run.task, run.resolution))
+    return _cost(run.design)
 
 
 def identity(run: Run, checksum: str) -> dict[str, Any]:
