@@ -246,6 +246,19 @@ def test_weights_of_another_network_or_damaged_files_are_refused(tmp_path: Path,
         open_record("nothing")
 
 
+def test_a_name_that_two_data_sets_share_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    quick, full = Run("kws", "baseline", recipe="fast"), Run("kws", "baseline", "speech_commands", "fast")
+    first = write_record(quick, paths.RECORDS)
+    write_record(quick, paths.PUBLISHED)
+    assert open_record(quick.name).folder == first.folder  # the fresh one, of one data set
+    other = write_record(full, paths.PUBLISHED)
+    with pytest.raises(TrecxError, match="quick_words and speech_commands: give its folder"):
+        open_record(full.name)
+    assert open_record(other.folder).folder == other.folder
+
+
 def test_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "record"
     with whole_folder(target) as folder:
