@@ -23,6 +23,7 @@ from trecx.experiments.records import Record, all_records, open_record, pack, wh
 from trecx.experiments.runs import (
     Run,
     cost_of,
+    engine_fingerprint,
     evaluate,
     execute,
     find,
@@ -441,6 +442,51 @@ def test_the_record_of_another_run_is_never_replaced(small_data: Dataset, monkey
         execute(run)
     assert file.read_bytes() == before
     assert not list(paths.RECORDS.rglob("*.partial"))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package's code, to be changed."""
+    source = Path(runs.__file__).parents[1]
+    return Path(shutil.copytree(source, tmp_path / "trecx", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "same"),
+    [
+        ("training/recipes.py", '"""Learning rate when', '"""The learning rate when', True),
+        ("models/cost.py", '"""What a network costs:', '"""The price of a network:', True),
+        ("tasks.py", "# drops the last of 25 frames", "# leaves out the last of 25 frames", True),
+        ("models/int8.py", "import ", "import json\nimport ", True),
+        ("analysis/tables.py", "import ", "import json\nimport ", True),
+        ("training/recipes.py", "recipe.decay**epoch", "recipe.decay**(epoch + 1)", False),
+        ("models/cost.py", '"aten::adaptive_avg_pool2d"', '"aten::avg_pool2d"', False),
+        ("models/backbones.py", "Dropout(0.2)", "Dropout(0.3)", False),
+        ("training/weights.py", "import ", "import json\nimport ", False),
+        ("tasks.py", "w=0.5", "w=0.6", False),
+    ],
+)
+def test_the_fingerprint_follows_what_decides_a_training(
+    package: Path, file: str, old: str, new: str, same: bool
+) -> None:
+    text = (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new, 1))
+    assert (engine_fingerprint(package) == engine_fingerprint()) == same
+
+
+def test_a_record_made_in_other_arithmetic_is_another(small_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("kws", "baseline", epochs=1)
+    monkeypatch.setattr(runs, "arithmetic", lambda device, asked: "float32")
+    record = execute(run)
+    assert record.manifest["arithmetic"] == "float32"
+    assert find(run) is not None
+    monkeypatch.setattr(runs, "arithmetic", lambda device, asked: asked)
+    assert run.resolved_recipe.precision == "bfloat16"
+    assert find(run) is None
+    paths.PUBLISHED.mkdir()
+    record.folder.parent.rename(paths.PUBLISHED / run.data)
+    assert find(run) is not None  # a published result counts whatever made it
 
 
 def test_networks_are_built_once_for_all_runs_that_share_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -384,7 +384,6 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "hardware": hardware(device),
-        "arithmetic": arithmetic(device, recipe.precision),
     }
     with whole_folder(target) as folder:
         write(folder, manifest, pd.DataFrame(progress.rows), predictions)
@@ -449,15 +448,17 @@ def cost_of(run: Run) -> Cost:
 
 
 def identity(run: Run, checksum: str) -> dict[str, Any]:
-    """What makes two runs the same: their settings, the data, the weights they start from, and the code that trains.
+    """What makes two runs the same: settings, data, weights to start from, and the code and arithmetic that train.
 
     `start` is the sha256 of these weights, empty if they are not there; absent for a run from scratch.
     """
+    recipe = run.resolved_recipe
     ident = {
         "run": asdict(run),
-        "recipe": asdict(run.resolved_recipe),
+        "recipe": asdict(recipe),
         "checksum": checksum,
         "engine": engine_fingerprint(),
+        "arithmetic": arithmetic(default_device(), recipe.precision),
     }
     if run.start:
         ident["start"] = start.checksum(run.start)
@@ -465,15 +466,22 @@ def identity(run: Run, checksum: str) -> dict[str, Any]:
 
 
 @cache
-def engine_fingerprint() -> str:
-    """Checksum of the code that decides a training's outcome, comments and layout aside."""
-    package = Path(__file__).parents[1]
-    models = ("layers", "backbones", "heads", "network", "methods", "build")
-    training = ("losses", "augment", "batches", "optimizer", "loop", "state", "device", "start")
-    rooms = (("models", models), ("training", training))
-    files = [package / "tasks.py", *(package / room / f"{name}.py" for room, names in rooms for name in names)]
-    sources = [ast.unparse(ast.parse(file.read_text())) for file in files]
-    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+def engine_fingerprint(package: Path = Path(__file__).parents[1]) -> str:
+    """Checksum of the code in `package` that decides a training's outcome; comments, docstrings and layout aside."""
+    files = [package / "tasks.py", *(package / "models").glob("*.py"), *(package / "training").glob("*.py")]
+    deciding = sorted(file for file in files if file.stem != "int8")  # which converts what is trained already
+    digest = hashlib.sha256()
+    for file in deciding:
+        tree = _WithoutDocstrings().visit(ast.parse(file.read_text(encoding="utf-8")))
+        digest.update(f"{file.relative_to(package).as_posix()}\n{ast.unparse(tree)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Drops every text that stands alone as a statement."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
 
 def _refuse_another(target: Path, run: Run) -> None:
