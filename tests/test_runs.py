@@ -60,6 +60,7 @@ def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
         name="quick_words", title="toy", description="toy", stand_in=True, classes=(), checksum="abc" * 10, **parts
     )
     monkeypatch.setattr(runs.datasets, "load", lambda name, split_seed=0: data)
+    monkeypatch.setattr(runs.datasets, "checksum", lambda name: data.checksum)
     monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(runs, "default_device", lambda: torch.device("cpu"))
@@ -564,6 +565,7 @@ def small_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
         name="quick_faces", title="toy", description="toy", stand_in=True, classes=(), checksum="abc" * 10, **parts
     )
     monkeypatch.setattr(runs.datasets, "load", lambda name, split_seed=0: data)
+    monkeypatch.setattr(runs.datasets, "checksum", lambda name: data.checksum)
     monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(runs, "default_device", lambda: torch.device("cpu"))
