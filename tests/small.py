@@ -53,7 +53,13 @@ def write_record(run: Run, root: Path, n: int = 48, accuracy: float = 0.7) -> Re
         rolled = [np.roll(row, label, axis=1) for row, label in zip(logits, labels, strict=True)]
         predictions[f"{split}_log_probs"] = pack(torch.tensor(np.stack(rolled)).float().log_softmax(2))
         predictions[f"{split}_labels"] = labels.astype(np.uint8)
-    data = {"name": run.data, "stand_in": False, "checksum": "abc", "sizes": {"train": n, "val": n, "test": n}}
+    data = {
+        "name": run.data,
+        "title": "Made-up data",
+        "stand_in": False,
+        "checksum": "abc",
+        "sizes": {"train": n, "val": n, "test": n},
+    }
     manifest = identity(run, "abc") | {"cost": asdict(cost), "data": data, "seconds": 600.0}
     manifest |= {"hardware": {"model": "a processor"}, "arithmetic": run.resolved_recipe.precision}
     folder = root / run.data / run.name

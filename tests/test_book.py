@@ -20,8 +20,8 @@ from trecx.report.parameters import check_parameters, integer
 from trecx.report.provenance import provenance
 from trecx.report.style import setup, style
 setup()
-check_parameters(globals(), profile=("quick", "full"), seed=integer(0))
-provenance([{"profile": profile, "data": "quick_words", "sha256": "0123456789abcdef", "seed": seed}])"""
+check_parameters(globals(), source=("published", "quick", "full"), seed=integer(0))
+provenance([{"source": source, "data": "quick_words", "sha256": "0123456789abcdef", "seed": seed}])"""
 
 TABLE = """\
 import pandas as pd
@@ -59,7 +59,7 @@ def toy_notebook() -> nbformat.NotebookNode:
         cells=[
             new.new_markdown_cell("# Toy results\n\nInline math $\\rho = 0.5$ and {cite:t}`kaya2019sdn`."),
             new.new_code_cell(
-                'profile = "quick"  # type: str  # quick or full\nseed = 0  # type: int  # random seed',
+                'source = "published"  # type: str  # published, quick or full\nseed = 0  # type: int  # random seed',
                 metadata={"tags": ["parameters"]},
             ),
             new.new_code_cell(SETUP),
@@ -86,7 +86,12 @@ def write_project(folder: Path) -> None:
         shutil.copy(paths.ROOT / name, folder / name)
     for name, text in PAGES.items():
         (folder / "book" / f"{name}.md").write_text(text)
-    chapters = [{"file": "method"}, {"file": "notebooks/01_toy"}, {"file": "references"}]
+    chapters = [
+        {"file": "method"},
+        {"file": "notebooks/01_toy"},
+        {"file": "notebooks/01_toy_live"},
+        {"file": "references"},
+    ]
     (folder / "book/_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "intro", "chapters": chapters}))
     (folder / "notebooks").mkdir()
     nbformat.write(toy_notebook(), folder / "notebooks/01_toy.ipynb")
@@ -143,7 +148,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = make(folder, "book")
     assert built.returncode == 0, built.stdout + built.stderr
     assert "WARNING" not in built.stdout + built.stderr
-    assert "[1/1] 01_toy, profile=quick" in built.stdout
+    assert "[1/1] 01_toy\n" in built.stdout
+    assert "[1/1] 01_toy, source=quick" in built.stdout
     assert built.stdout.endswith("The book is ready: open _build/html/index.html, or run: make serve\n")
     return folder
 
@@ -177,7 +183,8 @@ def test_only_what_changed_is_made_again(project: Path) -> None:
     assert "Rendering" in again.stdout
 
     again = make(project, "book", "PROFILE=full")
-    assert "01_toy, profile=full" in again.stdout
+    assert "01_toy, source=full" in again.stdout
+    assert "[1/1] 01_toy\n" not in again.stdout  # the chapter on published records stays
     assert "01_toy" not in make(project, "book", "PROFILE=full").stdout
 
 
@@ -186,7 +193,7 @@ def test_make_refuses_with_one_sentence(project: Path) -> None:
     for words, said in (
         (["book", "PROFILE=fast"], "PROFILE is 'fast': choose quick or full."),
         (["notebook"], "no notebook named: choose one of 01_toy"),
-        (["notebook", "NB=01_toy", "P=-p sead 1"], "01_toy: unknown parameter sead: choose from profile, seed"),
+        (["notebook", "NB=01_toy", "P=-p sead 1"], "01_toy: unknown parameter sead: choose from source, seed"),
     ):
         refused = make(project, *words)
         assert refused.returncode != 0

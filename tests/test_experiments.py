@@ -1,5 +1,6 @@
-"""Published runs in their groups, and the tables, differences and curves that come from such groups."""
+"""Results runs in their groups, and the tables, differences and curves that come from such groups."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,14 @@ from trecx.analysis.wording import evidence_text
 from trecx.errors import TrecxError
 from trecx.evaluation import points
 from trecx.experiments.records import Record, chosen_thresholds
-from trecx.experiments.results import Published, _settings, published
+from trecx.experiments.results import Results, _settings, published
 from trecx.experiments.runs import Run
 from trecx.experiments.sweep import load
 from trecx.models import methods
 from trecx.report import figures
-from trecx.report.provenance import provenance_of, recipe_text, recipes
+from trecx.report.provenance import origin, recipe_text, recipes
 from trecx.report.style import style
 from trecx.tasks import KWS
-from trecx.training.losses import W_EARLY
 
 from .small import write_record
 
@@ -69,7 +69,7 @@ def sweep(written: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> li
 
 
 @pytest.fixture(scope="module")
-def read(written: Path) -> Published:
+def read(written: Path) -> Results:
     """The published sweep, read once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "SWEEPS", written)
@@ -78,7 +78,7 @@ def read(written: Path) -> Published:
 
 
 @pytest.fixture
-def found(sweep: list[Run], read: Published) -> Published:
+def found(sweep: list[Run], read: Results) -> Results:
     """The published sweep, for tests that change nothing in it."""
     return read
 
@@ -87,9 +87,8 @@ def names(groups: Any) -> dict[Any, list[str]]:
     return {key: [record.name for record in records] for key, records in groups.items()}
 
 
-def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run], found: Published) -> None:
+def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run], found: Results) -> None:
     assert len(found.records) == len(sweep) == 32
-    assert not found.missing
     assert {key: len(records) for key, records in found.methods.items()} == dict.fromkeys(
         ("baseline", "trecx_ev", "trecx_no_ev", "trecx_no_transfer", "trecx_concat", "sdn"), 2
     )
@@ -97,7 +96,7 @@ def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run], found: P
         "width 0.75": ["kws-baseline-width0.75-fast14-seed0"],
         "width 0.875": ["kws-baseline-width0.875-fast14-seed0"],
     }
-    assert {w: len(records) for w, records in found.weights.items()} == {W_EARLY["kws"]: 2, 0.1: 1, 0.8: 1}
+    assert {w: len(records) for w, records in found.weights.items()} == {KWS.w: 2, 0.1: 1, 0.8: 1}
     assert {m: {tap: len(r) for tap, r in taps.items()} for m, taps in found.places.items()} == {
         "trecx_ev": {"block1": 2, "block2": 2, "block3": 2},
         "trecx_no_ev": {"block1": 2, "block2": 2, "block3": 2},
@@ -116,24 +115,22 @@ def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run], found: P
     }
 
 
-def test_what_has_no_record_is_named_and_nothing_at_all_is_an_error(
-    sweep: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_without_a_record_is_named(sweep: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = Path(sweep[0].data) / sweep[0].name
     shutil.copytree(paths.PUBLISHED / first, tmp_path / first)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
-    found = published("toy")
-    assert [record.name for record in found.records] == [sweep[0].name]
-    assert found.missing == [run.name for run in sweep[1:]]
+    said = f"31 of the 32 runs of sweep 'toy' have no published record, the first is {sweep[1].name}: run `python -m"
+    with pytest.raises(TrecxError, match=re.escape(said)):
+        published("toy")
     (tmp_path / first / "manifest.json").unlink()
-    with pytest.raises(TrecxError, match="sweep toy --publish"):
+    with pytest.raises(TrecxError, match=r"32 of the 32 .* sweep toy --publish"):
         published("toy")
 
 
-def test_provenance_counts_trainings_and_hours(found: Published) -> None:
-    rows, note = provenance_of(found.records)
+def test_provenance_counts_trainings_and_hours(found: Results) -> None:
+    rows, note = origin(found.records, "published")
     assert len(rows) == 32
-    assert rows[0] == {"profile": "full", "data": "speech_commands", "sha256": "abc", "seed": 0}
+    assert rows[0] == {"source": "published", "data": "speech_commands", "sha256": "abc", "seed": 0}
     assert note == "32 trainings, 5.3 hours of one processor core together (a processor)."
 
 
@@ -141,11 +138,11 @@ def test_provenance_says_which_trainings_went_without_bfloat16(sweep: list[Run])
     records = published("toy").records
     for record in records[:3]:
         record.manifest["arithmetic"] = "float32"  # asked for: bfloat16
-    _, note = provenance_of(records)
+    _, note = origin(records, "published")
     assert note.endswith("(a processor). 3 of them in float32, on a processor without bfloat16.")
 
 
-def test_recipes_are_told_apart(found: Published) -> None:
+def test_recipes_are_told_apart(found: Results) -> None:
     usual, other = recipes(found.records).items()
     assert not usual[0]
     assert "epochs 36 in place of 14, " in other[0]
@@ -179,7 +176,7 @@ def test_the_project_s_sweeps_have_distinct_runs_in_known_groups() -> None:
     assert sorted(five) == sorted([*ours, "branchynet", "branchynet_fair", "sdn", "sdn_fair"])
 
 
-def test_variants_have_labels_looks_and_rows_of_their_own(found: Published) -> None:
+def test_variants_have_labels_looks_and_rows_of_their_own(found: Results) -> None:
     groups = found.methods | {CONCAT_ALIKE: found.variants[CONCAT_ALIKE]}
     assert methods.label_of(CONCAT_ALIKE) == "EE-fmaps concat, w = 0.3"
     assert style(CONCAT_ALIKE)["color"] == style("trecx_concat")["color"]
@@ -199,7 +196,7 @@ def test_variants_have_labels_looks_and_rows_of_their_own(found: Published) -> N
     assert figures.confidence_violins({"trecx_ev": groups["trecx_ev"], CONCAT_ALIKE: groups[CONCAT_ALIKE]}).axes
 
 
-def test_tables_from_groups(found: Published) -> None:
+def test_tables_from_groups(found: Results) -> None:
     listed = tables.trainings(found.methods, found.static, "ic")
     assert listed["network"].tolist()[-1] == "Baseline, width 0.875"
     assert listed.set_index("network").loc["T-RecX", "MFLOPs at each exit"] == "3.13 / 5.65"
@@ -252,7 +249,7 @@ def test_savings_of_places_are_compared_by_seed(tmp_path: Path) -> None:
     assert (row["low"], row["high"]) == pytest.approx((more.mean() - half, more.mean() + half), rel=1e-4)
 
 
-def test_later_places_against_earlier_ones(found: Published) -> None:
+def test_later_places_against_earlier_ones(found: Results) -> None:
     rows = compare.place_differences({"trecx_ev": found.places["trecx_ev"]})
     finals = rows[rows["exit"] == "final"]
     assert finals[["exit after", "minus"]].to_numpy().tolist() == [
@@ -269,7 +266,7 @@ def test_later_places_against_earlier_ones(found: Published) -> None:
     assert len(figures.placement_curves(taps, found.methods["baseline"]).axes[0].get_legend().get_texts()) == 4
 
 
-def test_classes_and_thresholds(found: Published) -> None:
+def test_classes_and_thresholds(found: Results) -> None:
     records = found.methods["trecx_ev"]
     thresholds = chosen_thresholds(records)
     assert all(0 <= t <= 1 for t in thresholds)
@@ -282,7 +279,7 @@ def test_classes_and_thresholds(found: Published) -> None:
     assert (share * frame["final exit"]).sum() == pytest.approx(100 * np.mean([r.accuracies()[1] for r in records]))
 
 
-def test_verdicts_on_transfer_and_place_use_paired_differences(found: Published) -> None:
+def test_verdicts_on_transfer_and_place_use_paired_differences(found: Results) -> None:
     groups = found.methods | {CONCAT_ALIKE: found.variants[CONCAT_ALIKE]}
     material = Material({"kws": groups}, placement=found.places["trecx_ev"])
     verdicts = {claim: CLAIMS[claim](material) for claim in ("C2", "C3", "C4", "C5", "C6", "C7", "C10")}
@@ -359,7 +356,7 @@ def test_a_null_result_says_whether_it_excludes_what_the_paper_found(tmp_path: P
 )
 def test_joined_maps_have_to_lie_between(accuracies: tuple[float, ...], verdict: str, tmp_path: Path) -> None:
     """Claim C7: copying beats joining the maps, which beats not copying."""
-    methods = (("trecx_ev", None), ("trecx_concat", W_EARLY["kws"]), ("trecx_no_transfer", None))
+    methods = (("trecx_ev", None), ("trecx_concat", KWS.w), ("trecx_no_transfer", None))
     group = {
         CONCAT_ALIKE if w else method: [
             write_record(Run("kws", method, "speech_commands", "fast", seed, w_early=w), tmp_path, 300, accuracy)
@@ -373,7 +370,7 @@ def test_joined_maps_have_to_lie_between(accuracies: tuple[float, ...], verdict:
     assert finding.verdict == verdict
 
 
-def test_examples_are_the_surest_and_the_least_sure_of_a_record(found: Published) -> None:
+def test_examples_are_the_surest_and_the_least_sure_of_a_record(found: Results) -> None:
     (record, _) = found.methods["trecx_ev"]
     labels, scores = record.predictions["test_labels"], record.trace().scores[:, 0]
     figure = figures.examples(np.zeros((len(labels), 49, 10, 1)), labels, record, KWS.classes, n=3)

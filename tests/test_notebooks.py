@@ -97,7 +97,9 @@ def test_every_notebook_is_in_the_table_of_contents_and_the_other_way_round() ->
     listed = [Path(file).name for file in files if file.startswith("notebooks/")]
     if not SOURCES:
         pytest.skip("notebooks/ is empty")
-    assert sorted(listed) == [path.stem for path in SOURCES]
+    twins = [f"{path.stem}_live" for path in SOURCES if "source" in parameter_names(path)]
+    assert sorted(listed) == sorted([*(path.stem for path in SOURCES), *twins])
+    assert len(SOURCES) <= 10
 
 
 @pytest.mark.skipif(not SOURCES, reason="notebooks/ is empty")
@@ -236,7 +238,7 @@ def test_wrong_name_and_misspelt_parameter_exit_with_one_sentence(toy: Path, cap
 @pytest.mark.slow
 def test_runner_publishes_only_success(toy: Path, capsys: pytest.CaptureFixture) -> None:
     published = paths.BOOK / "notebooks" / "01_toy.ipynb"
-    assert runner.main(["01_toy", "--profile", "fast", "--publish"]) == 1
+    assert runner.main(["01_toy", "-p", "profile", "fast", "--publish"]) == 1
     said = capsys.readouterr().err
     assert "01_toy failed: TrecxError: parameter profile is 'fast': give one of quick, full\n" in said
     assert "Traceback" not in said
@@ -244,7 +246,7 @@ def test_runner_publishes_only_success(toy: Path, capsys: pytest.CaptureFixture)
     assert (runner.RUNS / "01_toy.ipynb").exists()
     assert not published.exists()
 
-    assert runner.main(["01_toy", "--profile", "full", "-p", "seed", "7", "--publish"]) == 0
+    assert runner.main(["01_toy", "-p", "profile", "full", "-p", "seed", "7", "--publish"]) == 0
     said = capsys.readouterr().out
     assert "[1/1] 01_toy, profile=full, seed=7" in said
     assert "seed is 7" in said
@@ -318,15 +320,15 @@ def test_table_refuses_what_it_cannot_show(toy: Path, arguments: dict[str, Any],
 
 
 def test_banner_tells_stand_in_data_from_the_paper_s(shown: list[dict[str, str]]) -> None:
-    quick = [{"profile": "quick", "data": "quick_words", "sha256": "0123456789abcdef", "seed": seed} for seed in (0, 1)]
+    quick = [{"source": "quick", "data": "quick_words", "sha256": "0123456789abcdef", "seed": seed} for seed in (0, 1)]
     provenance(quick)
     assert shown[0]["text/plain"] == (
-        "Profile quick · data quick_words (stand-in data, sha256 0123456789ab…) · 2 seeds (0, 1). "
+        "Source quick · data quick_words (stand-in data, sha256 0123456789ab…) · 2 seeds (0, 1). "
         "These numbers are not comparable with the paper's."
     )
     assert "admonition warning" in shown[0]["text/html"]
-    provenance([{"profile": "full", "data": "cifar10", "seed": 0}], note="Trained in 2 h.")
-    assert shown[1]["text/plain"] == "Profile full · data cifar10 · 1 seed (0). Trained in 2 h."
+    provenance([{"source": "full", "data": "cifar10", "seed": 0}], note="Trained in 2 h.")
+    assert shown[1]["text/plain"] == "Source full · data cifar10 · 1 seed (0). Trained in 2 h."
     assert "admonition note" in shown[1]["text/html"]
     with pytest.raises(TrecxError, match="no records"):
         provenance([])
@@ -346,16 +348,6 @@ def test_glue_stores_plain_numbers_and_prints_without_the_book(
     assert capsys.readouterr().out == "b = 3\n"
 
 
-def test_what_is_missing_is_said_once_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(pages, "say", said.append)
-    groups = {"baseline": ["a record"], "trecx_ev": []}
-    assert pages.having(groups, "baseline")
-    assert not said
-    assert not pages.having(groups, "baseline", "trecx_ev", "trecx_concat, w = 0.3")
-    assert said == ["*Not shown yet: there is no published run of T-RecX, EE-fmaps concat, w = 0.3.*"]
-
-
 def test_every_method_has_its_own_look() -> None:
     from trecx.models.methods import METHODS
 
@@ -372,3 +364,39 @@ def test_colours_stand_out_on_white() -> None:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         contrast = 1.05 / (sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) + 0.05)
         assert contrast >= 3, name
+
+
+# --- One notebook, two pages ---
+
+
+def both_pages() -> Any:
+    """A notebook with a figure, a cell for each source and one for both."""
+    new = nbformat.v4
+    figure = {"mystnb": {"figure": {"name": "fig-a-b", "caption": "On {data}, {unknown}."}}}
+    return new.new_notebook(
+        cells=[
+            new.new_markdown_cell("See {numref}`fig-a-b` and {doc}`00_method`."),
+            new.new_markdown_cell("Real.", metadata={"tags": ["real"]}),
+            new.new_markdown_cell("Made up.", metadata={"tags": ["stand-in"]}),
+            new.new_code_cell("1", metadata=figure),
+        ]
+    )
+
+
+@pytest.mark.parametrize(("source", "kept"), [("published", "Real."), ("full", "Real."), ("quick", "Made up.")])
+def test_a_page_has_the_cells_of_its_source(source: str, kept: str) -> None:
+    page = runner.for_source(both_pages(), source)
+    first, second, last = page.cells
+    assert second.source == kept
+    live = "-live" if source == "quick" else ""
+    assert first.source == f"See {{numref}}`fig-a-b{live}` and {{doc}}`00_method`."
+    assert last.metadata["mystnb"]["figure"]["name"] == f"fig-a-b{live}"
+
+
+def test_captions_take_glued_values() -> None:
+    page = both_pages()
+    glued = {"application/papermill.record/text/plain": "CIFAR-10"}
+    output = nbformat.v4.new_output("display_data", glued, metadata={"scrapbook": {"name": "data"}})
+    page.cells[-1].outputs = [output]
+    runner.fill_captions(page)
+    assert page.cells[-1].metadata["mystnb"]["figure"]["caption"] == "On CIFAR-10, {unknown}."

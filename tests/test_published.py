@@ -8,7 +8,7 @@ from trecx import paths
 from trecx.errors import TrecxError
 from trecx.experiments import sweep
 from trecx.experiments.records import FILES
-from trecx.experiments.results import published
+from trecx.experiments.results import _changed, gather, published
 from trecx.experiments.runs import Run
 
 SWEEP = """
@@ -60,7 +60,7 @@ def names(group: dict) -> dict:
 
 @pytest.mark.usefixtures("folders")
 def test_every_setting_is_a_group_of_its_own(runs: list[Run]) -> None:
-    publish(runs, but="vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1")
+    publish(runs)
     found = published("mine")
     tail = "from-mlperf_tiny-fast40"
     seeds = ("seed0", "seed1")
@@ -68,7 +68,7 @@ def test_every_setting_is_a_group_of_its_own(runs: list[Run]) -> None:
     assert names(found.methods) == {
         "baseline": [f"vww-baseline-{tail}-{seed}" for seed in seeds],
         "trecx_ev": ev,
-        "trecx_no_ev": [f"vww-trecx_no_ev-{tail}-seed0"],
+        "trecx_no_ev": [f"vww-trecx_no_ev-{tail}-{seed}" for seed in seeds],
     }
     assert names(found.frozen) == {"trecx_ev": [f"vww-trecx_ev-from-mlperf_tiny-frozen-fast40-{s}" for s in seeds]}
     assert names(found.static) == {
@@ -82,8 +82,7 @@ def test_every_setting_is_a_group_of_its_own(runs: list[Run]) -> None:
         "trecx_ev, from scratch": ["vww-trecx_ev-fast40-seed0"],
         "baseline, width 0.5, from scratch": ["vww-baseline-width0.5-fast40-seed0"],
     }
-    assert found.missing == ["vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1"]
-    assert len(found.records) == len(runs) - 1
+    assert len(found.records) == len(runs)
 
 
 @pytest.mark.usefixtures("folders")
@@ -107,12 +106,33 @@ def test_every_setting_has_one_name_for_people(runs: list[Run]) -> None:
 
 
 @pytest.mark.usefixtures("folders")
-def test_nothing_published_is_refused_or_empty(runs: list[Run]) -> None:
-    with pytest.raises(TrecxError, match="no run of sweep 'mine' has a published record: run `python -m trecx sweep"):
+def test_a_list_that_is_not_whole_is_refused(runs: list[Run]) -> None:
+    with pytest.raises(TrecxError, match="15 of the 15 runs of sweep 'mine' have no published record"):
         published("mine")
-    found = published("mine", may_be_empty=True)
-    assert [found.records, found.methods, found.frozen, found.static] == [[], {}, {}, {}]
-    assert len(found.missing) == len(runs)
+    publish(runs, but="vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1")
+    with pytest.raises(TrecxError, match="the first is vww-trecx_no_ev-from-mlperf_tiny-fast40-seed1: run `python -m"):
+        published("mine")
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "said"),
+    [
+        ("published", {"seed": 1, "epochs": 2}, "source published has runs of its own and takes no seed, epochs"),
+        ("full", {"n_seeds": 2}, "source full has runs of its own and takes no n_seeds: choose source quick"),
+        ("fast", {}, "unknown source 'fast': choose one of published, quick, full"),
+    ],
+)
+def test_a_parameter_that_would_do_nothing_is_refused(source: str, given: dict[str, int], said: str) -> None:
+    with pytest.raises(TrecxError, match=said):
+        gather(source, ["ic"], **given)  # type: ignore[arg-type]
+
+
+def test_a_readers_weight_goes_to_the_runs_that_do_not_vary_it() -> None:
+    listed = [run for run in sweep.load(sweep.own("quick")) if run.task == "kws"]
+    changed = {_changed(run, 1, 0.4).name for run in listed}
+    assert {"kws-trecx_ev-w0.4-quick1-seed0", "kws-trecx_ev-w0.1-quick1-seed0", "kws-sdn-quick1-seed0"} <= changed
+    assert "kws-baseline-quick1-seed0" in changed
+    assert len(changed) == len(listed)
 
 
 def test_the_two_settings_of_visual_wake_words_are_never_mixed() -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from trecx.errors import TrecxError
 from trecx.experiments.records import Record
-from trecx.experiments.results import Published
+from trecx.experiments.results import Results
 from trecx.experiments.runs import Run
 from trecx.report import remarks
-from trecx.report.remarks import NOT_YET
 
 from .small import write_record
 
@@ -18,7 +18,7 @@ RUN = Run("kws", "trecx_ev", data="speech_commands", recipe="fast")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Published:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Two seeds of T-RecX, the baseline, and smaller baselines; nothing may be changed in them."""
     folder = tmp_path_factory.mktemp("published")
 
@@ -26,13 +26,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Published:
         return [write_record(replace(run, seed=seed), folder, n=400, accuracy=accuracy) for seed in (0, 1)]
 
     small = {width: seeds(replace(RUN, method="baseline", width=width), 0.6) for width in (0.75, 0.5)}
-    return Published(
+    return Results(
         methods={"trecx_ev": seeds(RUN, 0.8), "baseline": seeds(replace(RUN, method="baseline"), 0.7)},
         static={f"width {width:g}": records for width, records in small.items()},
     )
 
 
-def test_effects_and_accuracies_are_those_of_the_records(found: Published) -> None:
+def test_effects_and_accuracies_are_those_of_the_records(found: Results) -> None:
     ours, theirs = (
         [100 * np.mean(r.predictions["test_log_probs"][:, -1].argmax(1) == r.predictions["test_labels"]) for r in rs]
         for rs in (found.methods["trecx_ev"], found.methods["baseline"])
@@ -46,7 +46,7 @@ def test_effects_and_accuracies_are_those_of_the_records(found: Published) -> No
     assert remarks.ahead(found.methods, "trecx_ev") == "100%"  # of itself
 
 
-def test_costs_are_of_the_exit_and_unit_asked_for(found: Published) -> None:
+def test_costs_are_of_the_exit_and_unit_asked_for(found: Results) -> None:
     exits = found.methods["trecx_ev"][0].manifest["cost"]
     assert remarks.cost(found.methods, "trecx_ev") == f"{exits['flops'][0] / 1e6:.2f} MFLOPs" == "3.13 MFLOPs"
     whole = found.methods["baseline"][0].manifest["cost"]["flops"][-1]
@@ -54,11 +54,10 @@ def test_costs_are_of_the_exit_and_unit_asked_for(found: Published) -> None:
     assert remarks.cost(found.methods, "trecx_ev", -1, "macs") == f"{exits['macs'][1] / 1e6:.2f} million MACs"
 
 
-def test_a_smaller_network_is_met_at_its_cost(found: Published) -> None:
+def test_a_smaller_network_is_met_at_its_cost(found: Results) -> None:
     """0.75 of the filters cost more than T-RecX's early exit, half of them less."""
     assert remarks.at_cost_of(found, "width 0.75").startswith("+")
     assert remarks.at_cost_of(found, "width 0.5") == "out of reach"
-    assert remarks.at_cost_of(found, "width 0.75", records=[]) == NOT_YET
     worse = found.static["width 0.75"]  # a network against itself, at its own cost
     assert remarks.at_cost_of(found, "width 0.75", records=worse).startswith("+0.00")
 
@@ -69,33 +68,22 @@ def test_a_saving_needs_every_seed() -> None:
     assert remarks.saves(points, "m") == "35.0 %"
     rival = pd.DataFrame([row | {"method": "rival", "seed": 1, "reduction": 0.1}])
     assert remarks.saves(pd.concat([points, rival]), "m", like="rival") == "30.0 %"
-    assert remarks.saves(points, "m", "paper") == NOT_YET
-    assert remarks.saves(points, "m", reference="own final exit") == NOT_YET
+    for other in ({"protocol": "paper"}, {"reference": "own final exit"}):
+        with pytest.raises(TrecxError, match="no operating point of m below"):
+            remarks.saves(points, "m", **other)
     other = pd.DataFrame([row | {"reference": "own final exit", "seed": 0, "reduction": 0.2}])
     assert remarks.saves(pd.concat([points, other]), "m", reference="own final exit") == "20.0 %"
     assert remarks.saves(points.assign(reached=[True, False]), "m") == "not in every training"
 
 
-def test_what_is_really_given_up_is_counted_on_test(found: Published) -> None:
+def test_what_is_really_given_up_is_counted_on_test(found: Results) -> None:
     baseline = found.methods["baseline"]
     own = np.mean([100 * r.accuracies()[-1] for r in baseline])
     row = {"method": "m", "drop": 1, "reference": "own baseline", "protocol": "validation", "reached": True}
     points = pd.DataFrame([row | {"accuracy": own / 100 - 0.013}, row | {"accuracy": own / 100 - 0.014}])
     assert remarks.lost(points, "m", baseline) == "1.35"
     assert remarks.lost(points.assign(reached=[True, False]), "m", baseline) == "(not known: a seed misses)"
-    assert remarks.lost(points, "m", []) == remarks.lost(points, "other", baseline) == NOT_YET
     ours = np.mean([100 * r.accuracies("val")[-1] for r in found.methods["trecx_ev"]])
     theirs = np.mean([100 * r.accuracies("val")[-1] for r in baseline])
     text = remarks.effect(found.methods, "trecx_ev", "baseline", split="val")
     assert text.startswith(f"{ours - theirs:+.2f} [")
-
-
-def test_what_has_no_record_is_not_yet_known() -> None:
-    none = Published()
-    assert remarks.effect({}, "trecx_ev", "baseline") == NOT_YET
-    assert remarks.accuracy({}, "trecx_ev") == NOT_YET
-    assert remarks.saves(pd.DataFrame(), "trecx_ev") == NOT_YET
-    assert remarks.at_cost_of(none, "width 0.75") == NOT_YET
-    assert remarks.ahead({}, "sdn") == NOT_YET
-    assert remarks.cost({}, "sdn") == NOT_YET
-    assert remarks.cheaper({}, "sdn", "baseline") == NOT_YET

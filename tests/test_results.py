@@ -6,35 +6,35 @@ import numpy as np
 import pytest
 
 from trecx import cli, paths
-from trecx.analysis import tables
+from trecx.analysis import benchmark, tables
 from trecx.analysis.claims import CONCAT_ALIKE
 from trecx.analysis.compare import difference
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record
-from trecx.experiments.results import Published, published
+from trecx.experiments.results import Results, published
 from trecx.experiments.runs import settings
 from trecx.models import methods
 from trecx.paper import paper
-from trecx.report import catalogue as results
+from trecx.report.catalogue import TABLES, table
 
 
 @pytest.fixture(scope="module")
-def cifar10() -> Published:
+def cifar10() -> Results:
     return published("cifar10")
 
 
 @pytest.fixture(scope="module")
-def speech() -> Published:
+def speech() -> Results:
     return published("speech_commands")
 
 
 @pytest.fixture(scope="module")
-def trained() -> Published:
+def trained() -> Results:
     return published("vww96_finetune")
 
 
-def test_standalone_is_the_mean_over_seeds(cifar10: Published) -> None:
-    frame = results.standalone(cifar10)
+def test_standalone_is_the_mean_over_seeds(cifar10: Results) -> None:
+    frame = benchmark.standalone(cifar10)
     for name, records in cifar10.methods.items():
         expected = np.mean([100 * r.accuracies() for r in records], axis=0)
         label = methods.label_of(name)
@@ -42,12 +42,12 @@ def test_standalone_is_the_mean_over_seeds(cifar10: Published) -> None:
     assert frame.set_index(["method", "exit"]).loc[("T-RecX", "final"), "authors' weights"] == pytest.approx(87.40)
 
 
-def test_baseline_reaches_the_papers_accuracy_within_half_a_point(cifar10: Published) -> None:
+def test_baseline_reaches_the_papers_accuracy_within_half_a_point(cifar10: Results) -> None:
     printed = paper()["table_1"]["ic"]["baseline"]["accuracy"]
     assert np.mean([100 * r.accuracies()[-1] for r in cifar10.methods["baseline"]]) > printed - 0.5
 
 
-def test_every_run_shares_recipe_and_data(cifar10: Published) -> None:
+def test_every_run_shares_recipe_and_data(cifar10: Results) -> None:
     # Older manifests lack the fields that recipes got later.
     assert len({json.dumps(settings(r)["recipe"], sort_keys=True) for r in cifar10.records}) == 1
     assert {r.manifest["data"]["checksum"] for r in cifar10.records} == {
@@ -56,21 +56,21 @@ def test_every_run_shares_recipe_and_data(cifar10: Published) -> None:
     assert {tuple(r.manifest["data"]["sizes"].values()) for r in cifar10.records} == {(45000, 5000, 10000)}
 
 
-def test_savings_name_a_miss(cifar10: Published) -> None:
+def test_savings_name_a_miss(cifar10: Results) -> None:
     """A mean over seeds that did not all reach the accuracy is not given."""
-    frame = results.savings(cifar10)
+    frame = benchmark.all_savings(cifar10)
     reached = frame["reached"].map(lambda text: text.split(" of ")[0] == text.split(" of ")[1])
     assert (frame["saved"].notna() == reached).all()
 
 
-def test_table_1_holds_the_papers_and_the_authors_figures(cifar10: Published) -> None:
-    row = results.table_1(cifar10).set_index("quantity")
+def test_table_1_holds_the_papers_and_the_authors_figures(cifar10: Results) -> None:
+    row = benchmark.table_1(cifar10).set_index("quantity")
     assert row.loc["cost at -1 point", "paper"] == 20.04
     assert row.loc["cost at -1 point", "authors' weights"] == pytest.approx(19.825, abs=5e-4)
     assert row.loc["baseline cost", "ours"] == pytest.approx(25.271004)
 
 
-def test_groups_hold_only_their_own_runs(cifar10: Published) -> None:
+def test_groups_hold_only_their_own_runs(cifar10: Results) -> None:
     def varied(record: Record) -> dict[str, object]:
         run = record.manifest["run"]
         standard = {"width": 1.0, "extra_classes": 0, "w_early": None, "taps": None}
@@ -83,7 +83,7 @@ def test_groups_hold_only_their_own_runs(cifar10: Published) -> None:
 
 
 def test_settings_of_sweeps_are_of_sweeps_that_exist() -> None:
-    assert {*results.APART, *results.MATERIAL} <= {path.stem for path in paths.SWEEPS.glob("*.yaml")}
+    assert {*benchmark.APART, *benchmark.MATERIAL} <= {path.stem for path in paths.SWEEPS.glob("*.yaml")}
 
 
 @pytest.mark.parametrize(
@@ -97,12 +97,12 @@ def test_settings_of_sweeps_are_of_sweeps_that_exist() -> None:
 )
 def test_tables_of_other_tasks_are_refused(arguments: tuple[str, str], says: str) -> None:
     with pytest.raises(TrecxError, match=says):
-        results.table(*arguments)
+        table(*arguments)
 
 
 @pytest.mark.parametrize("name", ["settled", "calibration", "placement-savings", "placement-differences", "classes"])
-def test_tables_of_what_else_the_chapters_show(name: str, cifar10: Published) -> None:
-    frame = results.TABLES[name](cifar10)
+def test_tables_of_what_else_the_chapters_show(name: str, cifar10: Results) -> None:
+    frame = TABLES[name].compute(cifar10)
     if name == "classes":  # one seed has no threshold that keeps the accuracy, so no mean is given
         assert frame.empty
     else:
@@ -126,7 +126,7 @@ def test_tables_of_the_released_weights(table: str, capsys: pytest.CaptureFixtur
 )
 def test_unknown_names_are_refused(arguments: tuple[str, str], says: str) -> None:
     with pytest.raises(TrecxError, match=says):
-        results.table(*arguments)
+        table(*arguments)
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +134,7 @@ def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
 
 
-def test_what_the_page_says_in_bold_is_in_the_records(cifar10: Published) -> None:
+def test_what_the_page_says_in_bold_is_in_the_records(cifar10: Results) -> None:
     """The bold statements of 'What surprised us' are words, so the records have to be held against them."""
     groups = cifar10.methods
     assert difference(groups["trecx_ev"], groups["trecx_no_ev"]).high < 0  # early-view assistance does not help
@@ -144,7 +144,7 @@ def test_what_the_page_says_in_bold_is_in_the_records(cifar10: Published) -> Non
     assert copying.low < 0 < copying.high
     for method, printed in (("trecx_ev", 73.4), ("branchynet", 72.4), ("sdn", 63.3)):  # the paper's Table 2
         assert np.mean([100 * r.accuracies()[0] for r in groups[method]]) > printed
-    narrower = results.static(cifar10).set_index("network")
+    narrower = benchmark.static(cifar10).set_index("network")
     assert (narrower.loc[["width 0.875", "width 0.75"], "gain"] < 0).all()  # hard to beat
     assert narrower.loc["width 0.75", "high"] < 0
     (small,) = cifar10.static["width 0.625"]
@@ -154,7 +154,7 @@ def test_what_the_page_says_in_bold_is_in_the_records(cifar10: Published) -> Non
     assert difference(groups["trecx_ev"], groups["sdn"]).estimate < 0  # SDN keeps up
 
 
-def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: Published) -> None:
+def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: Results) -> None:
     groups = speech.groups
     for ours, theirs in (("trecx_ev", "trecx_no_ev"), ("trecx_ev", "trecx_no_transfer"), ("trecx_ev", CONCAT_ALIKE)):
         final = difference(groups[ours], groups[theirs])  # nothing makes a measurable difference
@@ -170,7 +170,7 @@ def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: P
     places = speech.places["trecx_ev"]  # the exit belongs after block 1
     moved = difference(places["block1"], places["block2"])
     assert moved.low < 0 < moved.high
-    more = results.placement_savings(speech).set_index(["method", "exit after", "minus"])
+    more = benchmark.placement_savings(speech).set_index(["method", "exit after", "minus"])
     assert more.loc[("T-RecX", "block1", "block2"), "low"] > 0
     near = {  # the advantage is gone near the baseline's accuracy
         tap: tables.points({"trecx_ev": places[tap]}, "kws", groups["baseline"], with_paper=False, drops=(0,))
@@ -181,7 +181,7 @@ def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: P
         for tap, f in near.items()
     }
     assert reached["block1"] < reached["block2"]
-    smaller = results.static(speech).set_index("network")  # the better bargain
+    smaller = benchmark.static(speech).set_index("network")  # the better bargain
     assert smaller.loc["width 0.75", "high"] < 0
     assert (smaller.loc[["width 0.875", "width 0.8125"], "low"] < 0).all()
     (early_path,) = {r.manifest["cost"]["flops"][0] for r in groups["trecx_ev"]}
@@ -201,7 +201,7 @@ def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: P
         assert groups[name][0].manifest["cost"]["flops"][0] > groups["baseline"][0].manifest["cost"]["flops"][-1]
 
 
-def test_what_the_visual_wake_words_page_says_in_bold_of_trained_weights(trained: Published) -> None:
+def test_what_the_visual_wake_words_page_says_in_bold_of_trained_weights(trained: Results) -> None:
     groups, layers = trained.groups, trained.places["trecx_ev"]
     for ours, theirs in (("trecx_ev", "baseline"), ("trecx_ev", "trecx_no_ev"), ("trecx_ev", "trecx_no_transfer")):
         final = difference(groups[ours], groups[theirs])  # does not mind the exit; adds nothing
@@ -214,7 +214,7 @@ def test_what_the_visual_wake_words_page_says_in_bold_of_trained_weights(trained
     for other in ("trecx_stride_first", "baseline_ee"):
         early = difference(groups[other], groups["trecx_ev"], 0)
         assert early.low < 0 < early.high
-    points = results.points(trained)
+    points = benchmark.points(trained)
     points = points[(points["drop"] == 1) & (points["protocol"] == "validation")]
     own, final = (
         points[points["reference"] == name].pivot(index="seed", columns="method", values="reduction").astype(float)
@@ -226,12 +226,12 @@ def test_what_the_visual_wake_words_page_says_in_bold_of_trained_weights(trained
     third = difference(groups["sdn_fair"], groups["baseline"], 2, against=-1)
     assert third.low < 0 < third.high
     assert difference(layers["layer7"], layers["layer4"], 0).low > 0  # may belong further back
-    more = results.placement_savings(trained).set_index(["exit after", "minus"]).loc[("layer4", "layer7")]
+    more = benchmark.placement_savings(trained).set_index(["exit after", "minus"]).loc[("layer4", "layer7")]
     assert more["low"] < 0 < more["high"]
     for record in trained.static["resolution 64"]:  # fewer pixels beat the early exit alone
         assert record.manifest["cost"]["flops"][-1] < dearest
         assert record.accuracies()[-1] > np.mean([r.accuracies()[0] for r in groups["trecx_ev"]])
-    fewer = results.static(trained).set_index("network").loc["resolution 80"]
+    fewer = benchmark.static(trained).set_index("network").loc["resolution 80"]
     assert fewer["low"] < 0 < fewer["high"]
 
 
@@ -249,11 +249,11 @@ def test_what_the_visual_wake_words_page_says_in_bold_of_training_from_scratch()
     view = difference(groups["trecx_ev"], groups["trecx_no_ev"])
     assert view.low < 0 < view.high
     assert difference(groups["trecx_ev"], fresh.static["resolution 64"], 0, against=-1).low > 0  # no better bargain
-    half = results.static(fresh, method="baseline_ee").set_index("network").loc["width 0.5"]
+    half = benchmark.static(fresh, methods=("baseline_ee",)).set_index("network").loc["width 0.5"]
     assert half["low"] > 0
 
 
-def test_narrower_networks_are_compared_at_equal_cost(cifar10: Published) -> None:
-    frame = results.static(cifar10).dropna()
+def test_narrower_networks_are_compared_at_equal_cost(cifar10: Results) -> None:
+    frame = benchmark.static(cifar10).dropna()
     assert frame["cost with exit"].to_numpy() == pytest.approx(frame["cost"].to_numpy(), rel=0.02)
     assert (frame["with early exit"] - frame["without exit"]).to_numpy() == pytest.approx(frame["gain"].to_numpy())

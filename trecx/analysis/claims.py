@@ -25,7 +25,6 @@ from trecx.models.int8 import quantise
 from trecx.models.methods import label_of
 from trecx.paper import paper
 from trecx.tasks import TASKS
-from trecx.training.losses import W_EARLY
 
 VERDICTS = ("reproduced", "partly", "not settled", "not reproduced", "not testable here")
 
@@ -77,7 +76,7 @@ TOPICS = {
     "C12": "size in 8 bits",
 }
 ON_COUNTS = ("C1", "C12")  # need no data
-CONCAT_ALIKE = f"trecx_concat, w = {W_EARLY['kws']:g}"  # the authors trained it with 1, which confounds Figure 6
+CONCAT_ALIKE = f"trecx_concat, w = {TASKS['kws'].w:g}"  # the authors trained it with 1, which confounds Figure 6
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 
 from trecx.analysis.compare import shown
 from trecx.analysis.findings import Evidence, Finding
-from trecx.training.losses import W_EARLY
+from trecx.tasks import TASKS
 
 
 def evidence_text(finding: Finding) -> str:
@@ -95,7 +95,7 @@ def _confidences(finding: Finding) -> str:
     return (
         f"{higher.measure} {mean:.3f} against {their_mean:.3f}, {_thousandths(higher)}; {narrower.measure} "
         f"{width:.3f} against {their_width:.3f}, narrower by {_thousandths(narrower)}; the plain exit was trained "
-        f"with loss weight 1, T-RecX with {W_EARLY['ic']:g}, as in the authors' code"
+        f"with loss weight 1, T-RecX with {TASKS['ic'].w:g}, as in the authors' code"
     )
 
 

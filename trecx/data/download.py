@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from trecx.errors import TrecxError
+from trecx.files import sync, whole_file
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
@@ -42,8 +43,12 @@ def fetch(url: str, folder: Path, sha256: str | None = None, spare: int = 0) -> 
         raise TrecxError(f"{url} has the sha256 {got}, not {expected}: the download was deleted, try again")
     if not expected:
         print(f"{target.name}: no published checksum, sha256 {got} recorded in {folder / CHECKSUMS}", file=sys.stderr)
-        (folder / CHECKSUMS).write_text(json.dumps(_first_use(folder) | {target.name: got}, indent=1) + "\n")
+        known = json.dumps(_first_use(folder) | {target.name: got}, indent=1)
+        with whole_file(folder / CHECKSUMS) as file:
+            file.write(f"{known}\n".encode())
+    sync(part)
     part.replace(target)
+    sync(folder)
     return target
 
 

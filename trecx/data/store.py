@@ -6,8 +6,6 @@ is hashed once and not at every load.
 
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trecx.errors import TrecxError
+from trecx.files import whole_file
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 KEYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
@@ -45,15 +44,8 @@ def write(path: Path, arrays: Mapping[str, NDArray], recipe: int) -> None:
     digest = checksum(arrays)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".npz", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez(file, **arrays, sha256=np.array(digest), recipe=np.array(recipe))  # type: ignore[arg-type]
-            Path(temporary).chmod(0o644)  # mkstemp makes it private
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with whole_file(path) as file:
+            np.savez(file, **arrays, sha256=np.array(digest), recipe=np.array(recipe))  # type: ignore[arg-type]
     except OSError as error:
         raise TrecxError(f"{path} cannot be written: {error.strerror or error}") from error
     _remember(path, digest)
@@ -121,6 +113,5 @@ def remembered(path: Path) -> str | None:
 def _remember(path: Path, digest: str) -> None:
     with suppress(OSError):  # a read-only folder only costs a hash at every load
         note = json.dumps({"sha256": digest, **_stamp(path)})
-        temporary = _note(path).with_suffix(f".{os.getpid()}")
-        temporary.write_text(note + "\n")
-        temporary.replace(_note(path))
+        with whole_file(_note(path)) as file:
+            file.write(f"{note}\n".encode())

@@ -9,19 +9,22 @@ Log-probabilities are float16: their relative precision is highest where they ar
 confidence thresholds decide; the predicted class is kept exactly.
 """
 
+import hashlib
 import json
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,9 +33,12 @@ from trecx.errors import TrecxError
 from trecx.evaluation.calibration import fit_temperature
 from trecx.evaluation.points import chosen_point
 from trecx.evaluation.trace import Trace
+from trecx.files import sync
 from trecx.models.methods import get_method
 
 FILES = ("manifest.json", "history.csv", "predictions.npz")
+WEIGHTS = "weights.safetensors"
+STAGING = ".staging"  # folder at the root of a tree of records: what is being written
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Record:
     @property
     def weights(self) -> Path:
         """File of the trained weights."""
-        return self.folder / "weights.safetensors"
+        return self.folder / WEIGHTS
 
     @property
     def run(self) -> dict[str, Any]:
@@ -166,7 +172,8 @@ def open_record(path: str | Path) -> Record:
 def all_records(data: str, *, published_only: bool = False) -> list[Record]:
     """Every complete record of a data set; a fresh one stands in for a published one of the same name."""
     roots = [paths.PUBLISHED] if published_only else [paths.PUBLISHED, paths.RECORDS]
-    folders = {f.name: f for root in roots for f in sorted((root / data).glob("*"))}
+    found = (f for root in roots for f in sorted((root / data).glob("*")))
+    folders = {f.name: f for f in found if not f.name.startswith(".") and not f.name.endswith(".partial")}
     return [Record(f) for f in folders.values() if all((f / name).is_file() for name in FILES)]
 
 
@@ -198,17 +205,76 @@ def write(folder: Path, manifest: Mapping[str, Any], history: pd.DataFrame, pred
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `target` only if the block succeeds."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    """A new folder that takes the place of `target` when the block has succeeded and its files are on the disk.
+
+    It grows in `.staging` at the root of the records, where no listing looks, and only one grows there at a time: what
+    a killed process left there is of no one else, see `settle`.
+    """
+    root = next((r for r in (paths.RECORDS, paths.PUBLISHED) if target.is_relative_to(r)), target.parent)
+    label = quote(str(target.relative_to(root)), safe="")
+    new, old = (root / STAGING / kind / label for kind in ("new", "old"))
+    with _alone(root):
+        _settle(root)
+        try:
+            new.mkdir(parents=True)
+            yield new
+            for path in (*new.iterdir(), new):
+                sync(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                old.parent.mkdir()
+                target.rename(old)
+            new.rename(target)
+            sync(target.parent)
+        finally:
+            _settle(root)
+
+
+def settle(root: Path) -> None:
+    """Finish what a killed process left in a tree of records: the old record comes back if no new one replaced it."""
+    if (root / STAGING).exists():
+        with _alone(root):
+            _settle(root)
+
+
+def _settle(root: Path) -> None:
+    staging = root / STAGING
+    for old in (staging / "old").glob("*"):
+        target = root / unquote(old.name)
+        if not target.exists():
+            old.rename(target)
+            sync(target.parent)
+        else:  # under another name first: half deleted, it must never come back
+            spent = staging / "spent" / old.name
+            spent.parent.mkdir(exist_ok=True)
+            old.rename(spent)
+    if staging.exists():
+        shutil.rmtree(staging)
+
+
+@contextmanager
+def locked(name: str, waiting: str = "") -> Iterator[None]:
+    """Nobody else, in any process, is in a block of this `name`; `waiting` is said once if somebody was.
+
+    The lock is one of the operating system's: a process that is killed gives it back.
+    """
+    folder = paths.RECORDS / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
+        lock.acquire(timeout=0)
+    except Timeout:
+        if waiting:
+            print(waiting, file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        lock.release()
+
+
+def _alone(root: Path) -> AbstractContextManager[None]:
+    return locked(f"staging-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}")
 
 
 def copy_files(source: Path, target: Path, names: Iterable[str] = FILES) -> None:

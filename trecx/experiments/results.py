@@ -1,8 +1,7 @@
 """The runs of a sweep with their records, sorted by what was varied: what every chapter and table starts from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from trecx import paths
 from trecx.errors import TrecxError
@@ -10,11 +9,8 @@ from trecx.experiments.pool import fit
 from trecx.experiments.records import Record, open_record
 from trecx.experiments.runs import Run
 from trecx.experiments.sweep import load, own
-from trecx.models.methods import get_method, label_of
+from trecx.models.methods import TaskWeight, get_method, label_of
 from trecx.tasks import TASKS, get_task
-from trecx.training.losses import W_EARLY
-
-Group = Mapping[Any, list[Record]]  # method, place, weight or label -> records, one a seed
 
 # Where the runs of a chapter come from.
 SOURCES = {
@@ -23,8 +19,6 @@ SOURCES = {
     "full": "trained on the real data, unless a record is there: hours",
 }
 QUICK = "quick"  # the sweep on stand-in data, all tasks in one list
-# Visual wake words counts as trained on from the reference weights: only there does accuracy reach the paper's range.
-SWEEPS = {"ic": "cifar10", "kws": "speech_commands", "vww": "vww96_finetune"}
 
 
 @dataclass(frozen=True)
@@ -95,16 +89,18 @@ def gather(
 
     Args:
         source: a name in SOURCES.
-        tasks: which; all by default.
+        tasks: which; all by default. Of a task with several lists the first counts: visual wake words are trained on
+            from the reference weights, since only there does accuracy reach the paper's range.
         seed, n_seeds: seeds of the quick runs, counted up from the first; the other lists name their own.
         epochs: of every run that is trained, in place of the recipe's.
         w_early: loss weight of T-RecX's early exit, in place of the paper's, in runs that do not vary it.
 
     Raises:
-        TrecxError: unknown source or task, or a published run without a record.
+        TrecxError: unknown source or task, a parameter that the source does not take, or a published run without a
+            record.
     """
     tasks = list(tasks)
-    sweeps = [(SWEEPS[get_task(task).name], task) for task in tasks]
+    sweeps = [(get_task(task).sweeps[0], task) for task in tasks]
     found = collect(source, sweeps, seed=seed, n_seeds=n_seeds, epochs=epochs, w_early=w_early)
     return dict(zip(tasks, found, strict=True))
 
@@ -121,6 +117,11 @@ def collect(
     """As `gather`, for named sweeps: (sweep on the real data, task) each. `quick` takes the task's part of its list."""
     if source not in SOURCES:
         raise TrecxError(f"unknown source {source!r}: choose one of {', '.join(SOURCES)}")
+    changed = {"epochs": epochs is not None, "w_early": w_early is not None}
+    seeds = {"seed": seed != 0, "n_seeds": n_seeds != 1}
+    unused = [name for name, given in ((seeds | changed) if source == "published" else seeds).items() if given]
+    if unused and source != "quick":
+        raise TrecxError(f"source {source} has runs of its own and takes no {', '.join(unused)}: choose source quick")
     if source == "published":
         return [published(sweep) for sweep, _ in sweeps]
     plans: list[tuple[str, list[tuple[Run, Run]]]] = []  # the run of the list, and the one that stands in for it
@@ -130,16 +131,16 @@ def collect(
             listed = [replace(run, seed=seed + k) for run in listed for k in range(n_seeds)]
         else:
             listed = load(own(sweep))
-        changed = [_changed(run, epochs, w_early) for run in listed]
-        plans.append((QUICK if source == "quick" else sweep, list(zip(listed, changed, strict=True))))
+        trained = [_changed(run, epochs, w_early) for run in listed]
+        plans.append((QUICK if source == "quick" else sweep, list(zip(listed, trained, strict=True))))
     records = iter(fit([run for _, plan in plans for _, run in plan]))
     return [_sorted(sweep, [(run, next(records)) for run, _ in plan]) for sweep, plan in plans]
 
 
 def _changed(run: Run, epochs: int | None, w_early: float | None) -> Run:
     """The run with a reader's own epochs and loss weight."""
-    own_weight = w_early is not None and run.w_early is None and get_method(run.method).loss == "w"
-    return replace(run, epochs=epochs or run.epochs, w_early=w_early if own_weight else run.w_early)
+    free = run.w_early is None and isinstance(get_method(run.method).loss, TaskWeight)
+    return replace(run, epochs=epochs or run.epochs, w_early=w_early if free else run.w_early)
 
 
 def _published(sweep: str, runs: list[Run]) -> Results:
@@ -164,12 +165,18 @@ def _sorted(sweep: str, made: list[tuple[Run, Record]]) -> Results:
             if len(tap) == 1:  # these runs are also one place and, for T-RecX, one loss weight
                 found.places.setdefault(run.method, {}).setdefault(tap[0], []).append(record)
             if run.method == "trecx_ev":
-                found.weights.setdefault(W_EARLY[run.task], []).append(record)
+                found.weights.setdefault(_weight(run, record), []).append(record)
     for taps in found.places.values():
         ordered = {tap: taps[tap] for tap in sorted(taps, key=lambda tap: (len(tap), tap))}  # layer4 before layer10
         taps.clear()
         taps.update(ordered)
     return found
+
+
+def _weight(run: Run, record: Record) -> float:
+    """The loss weight that a run at the task's own really had: a reader may have given another."""
+    given = record.manifest.get("run", {}).get("w_early")
+    return get_task(run.task).w if given is None else float(given)
 
 
 def _settings(run: Run, first: Run) -> dict[str, str]:

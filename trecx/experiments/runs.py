@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -21,7 +22,19 @@ from trecx import data as datasets
 from trecx import paths
 from trecx.errors import TrecxError
 from trecx.experiments.machine import hardware, versions
-from trecx.experiments.records import FILES, Record, all_records, copy_files, pack, whole_folder, write
+from trecx.experiments.records import (
+    FILES,
+    WEIGHTS,
+    Record,
+    all_records,
+    copy_files,
+    locked,
+    pack,
+    settle,
+    whole_folder,
+    write,
+)
+from trecx.files import whole_file
 from trecx.models.build import build, input_shape
 from trecx.models.cost import Cost, measure
 from trecx.models.methods import Method, Ramp, get_method
@@ -309,26 +322,30 @@ def _defaults(kind: Any) -> dict[str, Any]:
 def publish(record: Record) -> Record:
     """Copy a record into the book's folder, where it counts as a result whatever becomes of the build folder.
 
-    Of the seeds of one setting only the best on validation (final exit) keeps its weights.
+    Of the seeds of one setting only the best on validation (final exit) keeps its weights; killed on the way, more do.
     """
     target = paths.PUBLISHED / record.folder.parent.name / record.name
     if target != record.folder:
         with whole_folder(target) as folder:
-            copy_files(record.folder, folder, (*FILES, record.weights.name))
+            ours, there = (place / "manifest.json" for place in (record.folder, target))
+            if there.is_file() and there.read_bytes() == ours.read_bytes():
+                copy_files(target, folder, (WEIGHTS,))  # the record published again may have lost its own
+            copy_files(record.folder, folder, (*FILES, WEIGHTS))
 
     def setting(r: Record) -> dict[str, Any]:
         return settings(r)["run"] | {"seed": None}
 
-    siblings = [r for r in all_records(target.parent.name, published_only=True) if setting(r) == setting(record)]
-    best = max(siblings, key=lambda r: r.accuracies("val")[-1])
-    for sibling in siblings:
-        if sibling.folder != best.folder:
-            sibling.weights.unlink(missing_ok=True)
+    published = all_records(target.parent.name, published_only=True)
+    siblings = [r for r in published if r.weights.is_file() and setting(r) == setting(record)]
+    for sibling in sorted(siblings, key=lambda r: r.accuracies("val")[-1], reverse=True)[1:]:
+        sibling.weights.unlink()
     return Record(target)
 
 
 def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
-    """Train `run` (from its last finished epoch, if it was interrupted) and write its record.
+    """The record of `run`: the one that is there, or that of a training (from its last finished epoch on).
+
+    Another process that trains the same run is waited for, and its record taken.
 
     Args:
         run: what to train; a quick data set that is missing is built, a full one must be prepared.
@@ -341,6 +358,26 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
         TrecxError: the data or the start's weights are missing or damaged, another run's record is in the place of
             this one's, or the loss is not finite any more.
     """
+    place = f"{run.data}/{run.name}"
+    waiting = f"{place} is being trained by another process: waiting for its record"
+    with locked(place.replace("/", "-"), waiting):
+        settle(paths.RECORDS)
+        target = paths.RECORDS / run.data / run.name
+        if not _is_finished(run, target):
+            _train(run, target, report)
+        _remove(_partial(target))
+    return Record(target)
+
+
+def _is_finished(run: Run, target: Path) -> bool:
+    """Whether `target` has every file of a record that this code and this data would make again."""
+    found = find(run)
+    return found is not None and found.folder == target and all((target / f).is_file() for f in (*FILES, WEIGHTS))
+
+
+def _train(run: Run, target: Path, report: Report) -> None:
+    """Train `run` and write its record."""
+    _refuse_another(target, run)
     keep_freed_memory()
     data = datasets.load(run.data)
     device = default_device()
@@ -349,10 +386,8 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
         start.apply(network, run.start)
     cost = measure(network, input_shape(run.task, run.resolution))
     splits = [(inputs(data, s, run), labels(data, s)) for s in ("train", "val", "test")]
-    target = paths.RECORDS / run.data / run.name
-    _refuse_another(target, run)
     ident = identity(run, data.checksum)
-    partial = target.with_name(f"{run.name}.partial")
+    partial = _partial(target)
     _start_or_go_on(partial, ident)
     training = Training(
         get_method(run.method),
@@ -387,9 +422,7 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
     }
     with whole_folder(target) as folder:
         write(folder, manifest, pd.DataFrame(progress.rows), predictions)
-        save_weights(network, folder / "weights.safetensors")
-    shutil.rmtree(partial, ignore_errors=True)
-    return Record(target)
+        save_weights(network, folder / WEIGHTS)
 
 
 def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
@@ -490,12 +523,32 @@ def _refuse_another(target: Path, run: Run) -> None:
         raise TrecxError(f"{target} holds the record of another run: move it away before you train {run.name}")
 
 
+def _partial(target: Path) -> Path:
+    """Where an unfinished run keeps its state."""
+    return target.with_name(f"{target.name}.partial")
+
+
 def _start_or_go_on(partial: Path, ident: dict[str, Any]) -> None:
     """Keep an interrupted run's state only if it is of the very same run."""
     note = partial / "identity.json"
-    if partial.is_dir() and not (note.is_file() and json.loads(note.read_text()) == ident):
-        shutil.rmtree(partial)
+    if partial.exists():
+        try:
+            same = json.loads(note.read_text()) == ident
+        except (OSError, ValueError):
+            print(f"{partial} is damaged: the training starts over", file=sys.stderr)
+            same = False
+        if not same:
+            _remove(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    temporary = note.with_suffix(".tmp")
-    temporary.write_text(json.dumps(ident))
-    temporary.replace(note)
+    for stray in partial.glob(".*"):  # of a process that was killed while it wrote
+        stray.unlink()
+    with whole_file(note) as file:
+        file.write(json.dumps(ident).encode())
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a file, that may be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

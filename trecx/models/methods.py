@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from trecx.errors import TrecxError, check_choice
-from trecx.models.network import RULES, Rule
 from trecx.tasks import TASKS
 
+Rule = Literal[">", ">="]  # how a score must compare with the threshold for its sample to leave
 ExitKind = Literal["", "trecx", "stride_first", "pool", "mixed", "branch", "branch_published"]
 FinalKind = Literal["plain", "view", "concat"]
 Taps = Mapping[str, tuple[str, ...]]  # stages by task
@@ -85,7 +85,7 @@ class Method:
     def __post_init__(self) -> None:
         check_choice("kind of exit head", self.head, get_args(ExitKind))
         check_choice("kind of final head", self.final, get_args(FinalKind))
-        check_choice("exit rule", self.rule, RULES)
+        check_choice("exit rule", self.rule, get_args(Rule))
         if not self.head and any(self.taps.values()):
             raise TrecxError(f"method {self.name!r} has taps but no exit: give head, the kind of its exit heads")
         if not isinstance(self.loss, Loss):

@@ -3,15 +3,13 @@
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from trecx.errors import TrecxError, check_choice
 from trecx.models.heads import DepthwiseExit, EarlyViewHead, ExitHead, FinalHead
-
-Rule = Literal[">", ">="]
+from trecx.models.methods import Rule
 
 # A sample leaves at the first early exit whose confidence compares so with the threshold.
 RULES: dict[Rule, Callable[[Tensor, float], Tensor]] = {">": operator.gt, ">=": operator.ge}

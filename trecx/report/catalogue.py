@@ -363,7 +363,7 @@ def table(results: str, name: str = "") -> pd.DataFrame:
     try:
         frame: pd.DataFrame = known[name].compute(found)
     except KeyError as error:
-        raise TrecxError(f"table {name} needs records of {error}, which sweep {results} does not have") from error
+        raise TrecxError(f"table {name} needs records of {error}, which {results} does not have") from error
     if frame.empty:
-        raise TrecxError(f"table {name} is empty: sweep {results} has no run for it")
+        raise TrecxError(f"table {name} is empty: {results} has no run for it")
     return frame

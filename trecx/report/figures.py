@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from trecx.analysis.tables import cost_unit, early_confidences
+from trecx.analysis.tables import Group, cost_unit, early_confidences
 from trecx.evaluation.calibration import expected_calibration_error, reliability_bins, scaled
 from trecx.evaluation.trace import benefit_curve, confidence, varied
 from trecx.experiments.records import Record, temperatures
@@ -19,8 +19,6 @@ from trecx.experiments.robustness import RobustnessRecord, summary
 from trecx.models.methods import label_of, method_of
 from trecx.paper import paper
 from trecx.report.style import COLOURS, style
-
-Group = Mapping[str, Sequence[Record]]  # label or method name -> records, one a seed
 
 _GRID = 200  # points of a mean curve
 _PLACES = (  # looks of the places of an exit, from the input on

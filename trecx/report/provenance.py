@@ -49,7 +49,6 @@ def recipe_text(record: Record) -> str:
         "colour": "brightness, contrast and saturation by up to {:g}",
     }
     augment = [names.get(name, name).format(*arguments) for name, arguments in recipe["augment"]]
-    augment += [f"mixup {recipe['mixup']:g}"] if recipe.get("mixup") else []
     shrinks = f"weight decay {recipe['weight_decay']:g} on convolution kernels"
     clip = f", gradients clipped at {recipe['clip']:g}" if recipe.get("clip") else ""
     transfer = f", weights copied in the first {recipe['transfer']:.0%} of the epochs" if recipe["transfer"] < 1 else ""

@@ -1,7 +1,6 @@
-"""Short texts for the running text of the full-scale chapters, from published records.
+"""Short texts for the running text of the chapters, from records.
 
-A chapter says what surprised us in words; every number in it comes from here. Each function answers `NOT_YET` while a
-run that it needs has no published record.
+A chapter says what surprised us in words; every number in it comes from here.
 """
 
 from collections.abc import Sequence
@@ -11,12 +10,11 @@ import pandas as pd
 
 from trecx.analysis.compare import against_static, difference, dominance, shown
 from trecx.analysis.tables import Group, cost_unit
+from trecx.errors import TrecxError
 from trecx.evaluation.points import at
 from trecx.evaluation.stats import Interval
 from trecx.experiments.records import Record, mean_accuracy
 from trecx.experiments.results import Results
-
-NOT_YET = "not published yet"
 
 
 def effect(
@@ -31,29 +29,21 @@ def effect(
 
     `against` is the exit of the second method, the same as that of the first unless told; `split` is `test` or `val`.
     """
-    if not (groups.get(first) and groups.get(second)):
-        return NOT_YET
     return shown(difference(groups[first], groups[second], exit_index, against, split))
 
 
 def accuracy(groups: Group, method: str, exit_index: int = -1) -> str:
     """Mean test accuracy of one exit: `94.32 %`."""
-    if not groups.get(method):
-        return NOT_YET
     return f"{100 * mean_accuracy(groups[method], exit_index):.2f} %"
 
 
 def cost(groups: Group, method: str, exit_index: int = 0, unit: str = "flops") -> str:
     """Cost of leaving at one exit, the first unless told: `3.13 MFLOPs`."""
-    if not groups.get(method):
-        return NOT_YET
     return f"{groups[method][0].cost(unit)[exit_index] / 1e6:.2f} {cost_unit(unit)}"
 
 
 def cheaper(groups: Group, method: str, than: str, exit_index: int = 0, unit: str = "flops") -> str:
     """How much less leaving one method at one exit costs than the whole of another: `27.9 %`."""
-    if not (groups.get(method) and groups.get(than)):
-        return NOT_YET
     ours, theirs = (groups[name][0].cost(unit) for name in (method, than))
     return f"{100 * (1 - ours[exit_index] / theirs[-1]):.1f} %"
 
@@ -68,30 +58,26 @@ def saves(
     """What a method saves one point below a reference, our own baseline unless told: `41.0 %`.
 
     Args:
-        points: of every method and seed, as `trecx.analysis.tables.points`; may be empty.
+        points: of every method and seed, as `trecx.analysis.tables.points`.
         method: a name in its column `method`.
         protocol: how the threshold is chosen, `validation` or `paper`.
         like: only the seeds that this other method has too.
         reference: a name in the column `reference`, such as `own final exit`.
     """
-    if points.empty:
-        return NOT_YET
     rows = at(points, reference=reference, protocol=protocol)
     seeds = rows.loc[rows["method"] == (like or method), "seed"]
     rows = rows[(rows["method"] == method) & rows["seed"].isin(seeds)]
     if rows.empty:
-        return NOT_YET
+        raise TrecxError(f"no operating point of {method} below {reference} under the protocol {protocol}")
     return f"{100 * rows['reduction'].mean():.1f} %" if rows["reached"].all() else "not in every training"
 
 
 def lost(points: pd.DataFrame, method: str, baseline: Sequence[Record]) -> str:
     """Test accuracy that a method really gives up where it asks for one point on validation, in points: `1.36`."""
-    if points.empty or not baseline:
-        return NOT_YET
     rows = at(points)
     rows = rows[rows["method"] == method]
-    if rows.empty or not rows["reached"].all():
-        return NOT_YET if rows.empty else "(not known: a seed misses)"
+    if not rows["reached"].all():
+        return "(not known: a seed misses)"
     return f"{100 * (mean_accuracy(baseline) - rows['accuracy'].astype(float).mean()):.2f}"
 
 
@@ -107,11 +93,8 @@ def at_cost_of(
     `records` are compared in place of the method's where they are given. `out of reach` if these cannot be that cheap.
     Of one seed the interval is over samples alone, and says so.
     """
-    static = {name: small for name, small in found.static.items() if name == network}
-    ours = found.methods.get(method) if records is None else records
-    if not (static and ours):
-        return NOT_YET
-    gain = against_static(ours, static, unit).iloc[0]
+    ours = found.methods[method] if records is None else records
+    gain = against_static(ours, {network: found.static[network]}, unit).iloc[0]
     if not np.isfinite(gain["gain"]):
         return "out of reach"
     return shown(Interval(*gain[["gain", "low", "high"]])) + (" (one training of it)" if gain["seeds"] == 1 else "")
@@ -119,6 +102,4 @@ def at_cost_of(
 
 def ahead(groups: Group, rival: str, method: str = "trecx_ev") -> str:
     """Share of the costs that both reach at which a method is at least as accurate as a rival: `63%`."""
-    if not (groups.get(method) and groups.get(rival)):
-        return NOT_YET
     return f"{dominance(groups[method], groups[rival]):.0%}"

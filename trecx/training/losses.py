@@ -11,9 +11,7 @@ from torch import Tensor
 
 from trecx.errors import TrecxError
 from trecx.models.methods import Method, Ramp, TaskWeight
-from trecx.tasks import TASKS, get_task
-
-W_EARLY = {name: task.w for name, task in TASKS.items()}  # for importers outside the core; new code takes `Task.w`
+from trecx.tasks import get_task
 
 
 def early_weights(

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trecx.errors import TrecxError
+from trecx.files import whole_file
 
 
 def save_weights(network: nn.Module, path: Path) -> None:
@@ -29,12 +30,12 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write tensors and text to one safetensors file through a temporary name."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Write tensors and text to one safetensors file, whole or not at all."""
     # Each in memory of its own: a module that stands at two places has two names for one tensor.
     own = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    save_file(own, temporary, metadata)
-    temporary.replace(path)
+    content = save(own, metadata)
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
