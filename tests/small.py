@@ -61,7 +61,7 @@ def write_record(run: Run, root: Path, n: int = 48, accuracy: float = 0.7) -> Re
         "sizes": {"train": n, "val": n, "test": n},
     }
     manifest = identity(run, "abc") | {"cost": asdict(cost), "data": data, "seconds": 600.0}
-    manifest |= {"hardware": {"model": "a processor"}}
+    manifest |= {"hardware": {"model": "a processor"}, "arithmetic": run.resolved_recipe.precision}
     folder = root / run.data / run.name
     folder.mkdir(parents=True)
     write(folder, manifest, pd.DataFrame({"epoch": [1]}), predictions)

@@ -206,6 +206,34 @@ def test_checksum_is_computed_once_and_again_when_the_file_changed(
     assert load("cifar10").checksum == store.checksum(arrays(80)) != before
 
 
+def test_checksum_is_had_without_loading_and_follows_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(folder / "quick_photos.npz", arrays(), DATASETS["quick_photos"].recipe)
+    np.savez(folder / "cifar10.npz", **arrays(80))  # a file from elsewhere, never hashed
+    assert data.checksum("cifar10") == store.checksum(arrays(80))
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read", lambda *_: pytest.fail("read"))
+        patch.setattr(store, "checksum", lambda arrays: pytest.fail("hashed again"))
+        assert data.checksum("quick_photos") == data.checksum("quick_photos")
+        patch.setattr(store, "recipe_of", lambda *_: pytest.fail("opened again"))
+        patch.setattr(store, "remembered", lambda path: pytest.fail("note read again"))
+        data.checksum("quick_photos")
+        data.checksum("cifar10")
+    assert data.checksum("quick_photos") == load("quick_photos").checksum == store.checksum(arrays())
+    np.savez(folder / "cifar10.npz", **arrays(120))
+    assert data.checksum("cifar10") == load("cifar10").checksum == store.checksum(arrays(120))
+
+
+def test_checksum_builds_a_stand_in_and_asks_for_a_full_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "build", arrays)
+    assert data.checksum("quick_photos") == store.checksum(arrays())
+    store.write(folder / "quick_photos.npz", arrays(80), 1)  # left by older code
+    assert data.checksum("quick_photos") == store.checksum(arrays())
+    with pytest.raises(TrecxError, match="run `python -m trecx data cifar10` to download"):
+        data.checksum("cifar10")
+    with pytest.raises(TrecxError, match="unknown data set 'mnist': choose one of cifar10"):
+        data.checksum("mnist")
+
+
 def test_truncated_file(folder: Path) -> None:
     store.write(folder / "quick_photos.npz", arrays(), DATASETS["quick_photos"].recipe)
     store.write(folder / "cifar10.npz", arrays(), 1)

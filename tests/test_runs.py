@@ -4,7 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import shutil
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from trecx.experiments.records import Record, all_records, open_record, pack, wh
 from trecx.experiments.runs import (
     Run,
     cost_of,
+    engine_fingerprint,
     evaluate,
     execute,
     find,
@@ -34,6 +35,7 @@ from trecx.experiments.runs import (
     runs_of,
     settings,
 )
+from trecx.experiments.sweep import load, own
 from trecx.models.build import build
 from trecx.tasks import TASKS, VWW
 from trecx.training import start
@@ -58,6 +60,7 @@ def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
         name="quick_words", title="toy", description="toy", stand_in=True, classes=(), checksum="abc" * 10, **parts
     )
     monkeypatch.setattr(runs.datasets, "load", lambda name, split_seed=0: data)
+    monkeypatch.setattr(runs.datasets, "checksum", lambda name: data.checksum)
     monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(runs, "default_device", lambda: torch.device("cpu"))
@@ -245,6 +248,19 @@ def test_weights_of_another_network_or_damaged_files_are_refused(tmp_path: Path,
         open_record("nothing")
 
 
+def test_a_name_that_two_data_sets_share_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    quick, full = Run("kws", "baseline", recipe="fast"), Run("kws", "baseline", "speech_commands", "fast")
+    first = write_record(quick, paths.RECORDS)
+    write_record(quick, paths.PUBLISHED)
+    assert open_record(quick.name).folder == first.folder  # the fresh one, of one data set
+    other = write_record(full, paths.PUBLISHED)
+    with pytest.raises(TrecxError, match="quick_words and speech_commands: give its folder"):
+        open_record(full.name)
+    assert open_record(other.folder).folder == other.folder
+
+
 def test_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "record"
     with whole_folder(target) as folder:
@@ -288,15 +304,190 @@ def test_float16_keeps_every_predicted_class() -> None:
         ({"task": "vww", "method": "baseline", "start": "mlperf_tiny", "width": 0.5}, "takes width 1 and no extra"),
         ({"task": "vww", "method": "baseline", "start": "mlperf_tiny", "extra_classes": 1}, "width 1 and no extra"),
         ({"task": "vww", "method": "trecx_ev", "frozen": True}, "needs trained weights: give start as well"),
-        ({"task": "vww", "method": "baseline", "resolution": 96}, "choose vww at one of 32, 48, 64, 80, or 0"),
+        ({"task": "vww", "method": "baseline", "resolution": 95}, "choose vww at one of 32, 48, 64, 80, or 0"),
         ({"task": "vww", "method": "baseline", "resolution": -64}, "resolution -64 is impossible for vww"),
-        ({"task": "ic", "method": "baseline", "resolution": 32}, "resolution 32 is impossible for ic"),
+        ({"task": "ic", "method": "baseline", "resolution": 16}, "resolution 16 is impossible for ic"),
         ({"task": "kws", "method": "baseline", "recipe": "finetune"}, "task kws has no recipe 'finetune'"),
+        ({"task": "kws", "method": "baseline", "seed": True}, "seed True is impossible: choose a whole number from 0"),
+        ({"task": "kws", "method": "baseline", "seed": 1.0}, "seed 1.0 is impossible"),
+        ({"task": "kws", "method": "baseline", "seed": 2**32}, "seed 4294967296 is impossible.*to 4294967295"),
+        ({"task": "kws", "method": "baseline", "seed": None}, "seed None is impossible"),
+        ({"task": "kws", "method": "baseline", "epochs": 2.0}, "epochs 2.0 is impossible.*from 1 to 10000"),
+        ({"task": "kws", "method": "baseline", "epochs": 10_001}, "epochs 10001 is impossible"),
+        ({"task": "kws", "method": "baseline", "extra_classes": 1001}, "extra_classes 1001 is impossible.*0 to 1000"),
+        ({"task": "kws", "method": "baseline", "width": float("nan")}, "width nan is impossible"),
+        ({"task": "ic", "method": "trecx_ev", "width": 0.01}, "width 0.01 is impossible.*from 0.015625 to 4"),
+        ({"task": "ic", "method": "trecx_ev", "width": 1 / 64}, "width 0.015625 is impossible .*larger width"),
+        ({"task": "kws", "method": "trecx_ev", "width": 1 / 64}, "width 0.015625 is impossible .*larger width"),
+        ({"task": "kws", "method": "trecx_ev", "w_early": float("inf")}, "w_early inf is impossible.*1e-06 to 100"),
+        ({"task": "kws", "method": "trecx_ev", "w_early": "0.3"}, "w_early '0.3' is impossible"),
+        ({"task": "kws", "method": "baseline", "w_early": 0.3}, "w_early 0.3 .*'baseline'.*no early exit"),
+        ({"task": "kws", "method": "sdn_fair", "w_early": 0.3}, "w_early 0.3 .*'sdn_fair'.*ramp"),
+        ({"task": "kws", "method": "trecx_ev", "taps": "block1"}, "taps 'block1' is impossible: give a tuple"),
+        ({"task": "kws", "method": "trecx_ev", "taps": 5}, "taps 5 is impossible"),
+        ({"task": "kws", "method": "trecx_ev", "taps": (1,)}, r"taps \(1,\) is impossible"),
+        ({"task": "kws", "method": "trecx_ev", "taps": ()}, r"taps \(\) leaves method 'trecx_ev' without an exit"),
+        ({"task": "kws", "method": "trecx_ev", "taps": ("block1", "block2")}, "give one tap, not 2"),
+        ({"task": "kws", "method": "sdn", "taps": ("block1", "block1")}, "names a stage twice"),
+        ({"task": "vww", "method": "baseline", "resolution": 64.0}, "resolution 64.0 is impossible: choose a whole"),
+        ({"task": "vww", "method": "baseline", "start": None}, "start None is impossible: give a name"),
+        ({"task": ["kws"], "method": "baseline"}, r"task \['kws'\] is impossible: give a name"),
+        ({"task": "vww", "method": "trecx_ev", "start": "mlperf_tiny", "frozen": 1}, "frozen 1 is impossible: choose"),
     ],
 )
 def test_impossible_runs_are_refused_when_they_are_made(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(TrecxError, match=says):
         Run(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("said", "settled"),
+    [
+        (Run("kws", "trecx_ev", epochs=5), Run("kws", "trecx_ev")),
+        (
+            Run("kws", "trecx_ev", "speech_commands", "fast", epochs=14),
+            Run("kws", "trecx_ev", "speech_commands", "fast"),
+        ),
+        (Run("kws", "trecx_ev", w_early=0.3), Run("kws", "trecx_ev")),  # the paper's w
+        (Run("kws", "trecx_concat", w_early=1), Run("kws", "trecx_concat")),
+        (Run("ic", "sdn", w_early=0.01), Run("ic", "sdn")),
+        (Run("kws", "branchynet", w_early=1.0, taps=("block1",)), Run("kws", "branchynet", taps=("block1",))),
+        (Run("kws", "trecx_ev", taps=("block2",)), Run("kws", "trecx_ev")),
+        (Run("kws", "trecx_stride_first", taps=("block1",)), Run("kws", "trecx_stride_first")),
+        (Run("kws", "baseline", taps=()), Run("kws", "baseline")),
+        (Run("vww", "sdn", taps=("layer10", "layer4")), Run("vww", "sdn", taps=("layer4", "layer10"))),
+        (Run("vww", "sdn", taps=("layer10", "layer4", "layer8")), Run("vww", "sdn")),
+        (Run("vww", "trecx_ev", resolution=96), Run("vww", "trecx_ev")),
+        (Run("ic", "trecx_ev", resolution=32), Run("ic", "trecx_ev")),
+        (Run("kws", "trecx_ev", seed=np.int64(1), width=np.float64(1)), Run("kws", "trecx_ev", seed=1)),
+    ],
+)
+def test_the_same_run_said_in_another_way_is_the_same_run(said: Run, settled: Run) -> None:
+    assert said == settled
+    assert said.name == settled.name
+    assert json.dumps(asdict(said)) == json.dumps(asdict(settled))
+
+
+def test_what_the_method_does_not_have_of_its_own_is_kept() -> None:
+    assert Run("ic", "trecx_ev", w_early=0.3).w_early == 0.3  # keyword spotting's own, not this task's
+    assert Run("kws", "branchynet", w_early=1.0).w_early == 1.0  # its own are 1 and 0.3
+    assert Run("kws", "trecx_stride_first", taps=("block2",)).taps == ("block2",)
+    assert Run("kws", "sdn", taps=["block2", "block1"]).taps == ("block1", "block2")  # type: ignore[arg-type]
+    assert Run("kws", "trecx_ev", epochs=14).epochs == 14  # of the recipe fast, not quick
+
+
+def test_names_keep_every_digit() -> None:
+    names = [Run("kws", "trecx_ev", w_early=w).name for w in (0.2, 0.20000001, 1.0, 1e-6)]
+    options = ["w0.2", "w0.20000001", "w1", "w1e-06"]
+    assert names == [f"kws-trecx_ev-{option}-quick5-seed0" for option in options]
+    widths = [Run("kws", "baseline", width=w).name for w in (0.8125, 0.81250001, 2)]
+    assert widths == [f"kws-baseline-{option}-quick5-seed0" for option in ("width0.8125", "width0.81250001", "width2")]
+
+
+PUBLISHED_SWEEPS = sorted({path.stem for path in paths.SWEEPS.glob("*.yaml")} - {"quick"})
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SWEEPS)
+def test_every_published_run_is_found_under_its_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(paths, "RECORDS", tmp_path)
+    for run in load(own(name)):
+        record = find(run)
+        assert record is not None, run.name
+        assert record.folder == paths.PUBLISHED / run.data / run.name
+        assert run_of(record) == run
+
+
+def test_every_published_record_is_of_a_sweep_and_has_the_name_it_was_published_under() -> None:
+    listed = {(run.data, run.name) for name in PUBLISHED_SWEEPS for run in load(own(name))}
+    records = [record for task in TASKS.values() for record in all_records(task.full_data, published_only=True)]
+    assert {(record.folder.parent.name, record.name) for record in records} == listed
+    assert listed >= {
+        ("cifar10", "ic-baseline-width0.875-fast30-seed0"),
+        ("cifar10", "ic-trecx_ev-extra1-fast30-seed2"),
+        ("cifar10", "ic-trecx_ev-tap-stack2-fast30-seed0"),
+        ("speech_commands", "kws-baseline-width0.8125-fast14-seed2"),
+        ("speech_commands", "kws-trecx_concat-w0.3-fast14-seed4"),
+        ("vww96", "vww-baseline-res80-from-mlperf_tiny-finetune20-seed2"),
+        ("vww96", "vww-trecx_ev-from-mlperf_tiny-frozen-finetune20-seed4"),
+        ("vww96", "vww-trecx_ev-w0.6-scratch30-seed0"),
+    }
+
+
+def test_a_record_that_says_its_run_in_another_way_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    run = Run("kws", "sdn")
+    file = write_record(run, paths.PUBLISHED).folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["run"] |= {"epochs": 5, "taps": ["block3", "block1", "block2"], "w_early": 0.01}
+    file.write_text(json.dumps(manifest))
+    record = find(run)
+    assert record is not None
+    assert run_of(record) == run
+    manifest["run"]["w_early"] = 0.02
+    file.write_text(json.dumps(manifest))
+    assert find(run) is None
+
+
+def test_the_record_of_another_run_is_never_replaced(small_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("kws", "baseline", epochs=1)
+    file = write_record(run, paths.RECORDS).folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["run"]["width"] = 1.0000001
+    file.write_text(json.dumps(manifest))
+    before = file.read_bytes()
+    monkeypatch.setattr(runs, "train", None)  # training now would fail
+    with pytest.raises(TrecxError, match=r"holds the record of another run: move it away"):
+        execute(run)
+    assert file.read_bytes() == before
+    assert not list(paths.RECORDS.rglob("*.partial"))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package's code, to be changed."""
+    source = Path(runs.__file__).parents[1]
+    return Path(shutil.copytree(source, tmp_path / "trecx", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "same"),
+    [
+        ("training/recipes.py", '"""Learning rate when', '"""The learning rate when', True),
+        ("models/cost.py", '"""What a network costs:', '"""The price of a network:', True),
+        ("tasks.py", "# drops the last of 25 frames", "# leaves out the last of 25 frames", True),
+        ("models/int8.py", "import ", "import json\nimport ", True),
+        ("analysis/tables.py", "import ", "import json\nimport ", True),
+        ("training/recipes.py", "recipe.decay**epoch", "recipe.decay**(epoch + 1)", False),
+        ("models/cost.py", '"aten::adaptive_avg_pool2d"', '"aten::avg_pool2d"', False),
+        ("models/backbones.py", "Dropout(0.2)", "Dropout(0.3)", False),
+        ("training/weights.py", "import ", "import json\nimport ", False),
+        ("tasks.py", "w=0.5", "w=0.6", False),
+    ],
+)
+def test_the_fingerprint_follows_what_decides_a_training(
+    package: Path, file: str, old: str, new: str, same: bool
+) -> None:
+    text = (package / file).read_text()
+    assert old in text
+    (package / file).write_text(text.replace(old, new, 1))
+    assert (engine_fingerprint(package) == engine_fingerprint()) == same
+
+
+def test_a_record_made_in_other_arithmetic_is_another(small_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run("kws", "baseline", epochs=1)
+    monkeypatch.setattr(runs, "arithmetic", lambda device, asked: "float32")
+    record = execute(run)
+    assert record.manifest["arithmetic"] == "float32"
+    assert find(run) is not None
+    monkeypatch.setattr(runs, "arithmetic", lambda device, asked: asked)
+    assert run.resolved_recipe.precision == "bfloat16"
+    assert find(run) is None
+    paths.PUBLISHED.mkdir()
+    record.folder.parent.rename(paths.PUBLISHED / run.data)
+    assert find(run) is not None  # a published result counts whatever made it
 
 
 def test_networks_are_built_once_for_all_runs_that_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +565,7 @@ def small_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
         name="quick_faces", title="toy", description="toy", stand_in=True, classes=(), checksum="abc" * 10, **parts
     )
     monkeypatch.setattr(runs.datasets, "load", lambda name, split_seed=0: data)
+    monkeypatch.setattr(runs.datasets, "checksum", lambda name: data.checksum)
     monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(runs, "default_device", lambda: torch.device("cpu"))

@@ -78,6 +78,34 @@ def test_lists_stand_for_every_combination_in_order(tmp_path: Path) -> None:
         ("runs: [{task: kws, method: trecx_ev, epochs: 0}]", "epochs 0 is impossible"),
         ("runs: [{task: kws, method: trecx_ev, seed: one}]", "entry 1"),
         ("run: []", "needs `runs`"),
+        ("runs: []", "sweep.yaml lists no run: give `runs` one entry or more"),
+        ("runs: [{task: kws, method: baseline, seed: []}]", "entry 1 of .*: seed is an empty list"),
+        ("runs: [{task: kws, method: baseline, seed: 1, seed: 2}]", "the key 'seed' is given twice"),
+        (
+            "defaults: {task: kws}\ndefaults: {task: ic}\nruns: [{method: baseline}]",
+            "the key 'defaults' is given twice",
+        ),
+        (
+            "runs: [{task: kws, method: trecx_ev, w_early: 5e-1}]",
+            "entry 1 of .*: w_early '5e-1' is text in YAML: write",
+        ),
+        ("runs: [{task: kws, method: trecx_ev, w_early: [0.2, .inf]}]", "entry 1 of .*: w_early inf is impossible"),
+        ("runs: [{task: kws, method: trecx_ev, w_early: .nan}]", "entry 1 of .*: w_early nan is impossible"),
+        ("runs: [{task: ic, method: trecx_ev, taps: 5}]", "entry 1 of .*: taps 5 is impossible: give"),
+        (
+            "runs: [{task: ic, method: trecx_ev, taps: [[stack1]]}]",
+            r"entry 1 of .*: taps has list \['stack1'\].*one text",
+        ),
+        ("runs: [{task: ic, method: trecx_ev, taps: [1]}]", "entry 1 of .*: taps 1 is impossible"),
+        ("runs: [{task: ic, method: trecx_ev, seed: {a: 1}}]", "entry 1 of .*: seed has dict"),
+        (
+            "runs: [{task: kws, method: baseline}, {task: kws, method: baseline, seed: yes}]",
+            "entry 2 of .*: seed True is",
+        ),
+        (
+            "runs: [{task: vww, method: baseline, data: 2020-01-01}]",
+            "entry 1 of .*: data .* is impossible: give a name",
+        ),
         ("runs: [[", "is not YAML"),
     ],
 )
@@ -85,6 +113,29 @@ def test_bad_specifications_are_refused_in_one_sentence(tmp_path: Path, text: st
     with pytest.raises(TrecxError, match=says) as caught:
         sweep.load(spec(tmp_path, text))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"runs: \xff\xfe", "is no text in UTF-8"),
+        ("runs: [] # \u00e9".encode("latin-1"), "UTF-8"),
+        (b"\0\1", "not YAML"),
+    ],
+)
+def test_files_that_are_no_text_are_refused_in_one_sentence(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_bytes(content)
+    with pytest.raises(TrecxError, match=says) as caught:
+        sweep.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_long_list_of_seeds_is_read_quickly(tmp_path: Path) -> None:
+    path = spec(tmp_path, f"runs: [{{task: kws, method: [baseline, sdn, trecx_ev], seed: {list(range(2900))}}}]")
+    started = time.monotonic()
+    assert len(sweep.load(path)) == 8700
+    assert time.monotonic() - started < 30  # a network built for each took minutes
 
 
 def test_missing_file_and_unknown_engine(tmp_path: Path) -> None:

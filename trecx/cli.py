@@ -12,6 +12,8 @@ from trecx.errors import TrecxError
 from trecx.models.methods import METHODS
 from trecx.tasks import TASKS
 
+MOST_POINTS = 100_000  # of a curve on a grid; a test set has fewer different thresholds
+
 
 class _Parser(argparse.ArgumentParser):
     """argparse with one line for an error instead of the usage and a line."""
@@ -193,8 +195,8 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
     from trecx.evaluation.trace import at_thresholds, benefit_curve
     from trecx.experiments.records import open_record
 
-    if options.points < 0 or options.points == 1:
-        raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 and more")
+    if options.points != 0 and not 2 <= options.points <= MOST_POINTS:
+        raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
     trace = open_record(options.record).trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
     curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)

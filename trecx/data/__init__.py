@@ -7,6 +7,7 @@ stand-ins that are built from installed packages, without a download, the first 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from trecx.data import store
 from trecx.errors import TrecxError
 from trecx.tasks import IC, KWS, VWW
 
-__all__ = ["DATASETS", "Dataset", "Source", "load", "prepare"]
+__all__ = ["DATASETS", "Dataset", "Source", "checksum", "load", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -160,16 +161,7 @@ def load(name: str, split_seed: int = 0) -> Dataset:
     A set without a validation part of its own gets a tenth of every class of its training part, drawn with
     `split_seed`. Raises TrecxError: unknown name, a full set that was not prepared, a damaged file.
     """
-    source = source_of(name)
-    if source.stand_in:
-        if source.path.exists() and store.recipe_of(source.path, source.rebuild) != source.recipe:
-            prepare(name, force=True)  # left by an older version of this package
-        prepare(name)
-    elif not source.path.exists():
-        raise TrecxError(
-            f"{source.path} is missing: run `python -m trecx data {name}` to download and prepare it, or set "
-            "TRECX_DATA to the folder that has it"
-        )
+    source = _ready(name)
     arrays, digest = store.read(source.path, source.rebuild)
     _check(source, arrays)
     if "x_val" not in arrays:
@@ -183,6 +175,39 @@ def load(name: str, split_seed: int = 0) -> Dataset:
         checksum=digest,
         **arrays,
     )
+
+
+def checksum(name: str) -> str:
+    """`load(name).checksum` at the cost of a look at the file's size and time, where it was computed before.
+
+    Raises TrecxError as `load` does.
+    """
+    path = source_of(name).path
+    if not path.exists():
+        _ready(name)
+    return _checksum(name, path, store.stamp(path))
+
+
+@cache
+def _checksum(name: str, path: Path, stamp: tuple[int, int]) -> str:
+    """The checksum of the file at `path` as long as it has this size and time."""
+    source = _ready(name)
+    return store.remembered(path) or store.read(path, source.rebuild)[1]
+
+
+def _ready(name: str) -> Source:
+    """The data set called `name` once its file is there: a stand-in is built if it is missing or of older code."""
+    source = source_of(name)
+    if source.stand_in:
+        if source.path.exists() and store.recipe_of(source.path, source.rebuild) != source.recipe:
+            prepare(name, force=True)  # left by an older version of this package
+        prepare(name)
+    elif not source.path.exists():
+        raise TrecxError(
+            f"{source.path} is missing: run `python -m trecx data {name}` to download and prepare it, or set "
+            "TRECX_DATA to the folder that has it"
+        )
+    return source
 
 
 def _check(source: Source, arrays: dict[str, NDArray]) -> None:

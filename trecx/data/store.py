@@ -68,7 +68,7 @@ def read(path: Path, rebuild: str) -> tuple[dict[str, NDArray], str]:
     missing = [key for key in REQUIRED if key not in arrays]
     if missing:
         raise TrecxError(f"{path} has no {', '.join(missing)}, so it is not a prepared data set: {rebuild}")
-    digest = _remembered(path)
+    digest = remembered(path)
     if digest is None or (written is not None and digest != written):
         digest = checksum(arrays)
         if written is not None and digest != written:
@@ -91,12 +91,18 @@ def _note(path: Path) -> Path:
     return path.with_suffix(".sha256.json")
 
 
-def _stamp(path: Path) -> dict[str, int]:
+def stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds of a file."""
     stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return stat.st_size, stat.st_mtime_ns
 
 
-def _remembered(path: Path) -> str | None:
+def _stamp(path: Path) -> dict[str, int]:
+    return dict(zip(("size", "mtime_ns"), stamp(path), strict=True))
+
+
+def remembered(path: Path) -> str | None:
+    """The sha256 noted beside a file that has not changed since, None without such a note."""
     try:
         note = json.loads(_note(path).read_text())
         return str(note["sha256"]) if note.items() >= _stamp(path).items() else None

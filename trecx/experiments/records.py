@@ -151,13 +151,17 @@ def open_record(path: str | Path) -> Record:
     `.trace("val")` and `.trace("test")` are what it did there, `.accuracies()` those of every exit, as fractions.
 
     Raises:
-        TrecxError: there is no such folder and no record of that name, or one of its files is missing.
+        TrecxError: there is no such folder and no record of that name, two data sets have one of that name, or one of
+            its files is missing.
     """
     folder = Path(path)
     if not folder.is_dir():
-        named = [f for root in (paths.RECORDS, paths.PUBLISHED) for f in root.glob(f"*/{path}")]
+        named = [f for root in (paths.RECORDS, paths.PUBLISHED) for f in root.glob("*/*") if f.name == str(path)]
         if not named:
             raise TrecxError(f"no record {str(path)!r}: give a record's folder, or a name from {paths.RECORDS}")
+        groups = list(dict.fromkeys(found.parent.name for found in named))
+        if len(groups) > 1:
+            raise TrecxError(f"two data sets have a record {str(path)!r}, {' and '.join(groups)}: give its folder")
         folder = named[0]
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:

@@ -5,10 +5,12 @@ import hashlib
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from trecx.experiments.records import (
 from trecx.files import whole_file
 from trecx.models.build import build, input_shape
 from trecx.models.cost import Cost, measure
-from trecx.models.methods import get_method
+from trecx.models.methods import Method, Ramp, get_method
 from trecx.models.network import EarlyExitNetwork
 from trecx.tasks import TASKS, get_task
 from trecx.training import start
@@ -53,8 +55,46 @@ RETIRED: dict[str, dict[str, Any]] = {"run": {}, "recipe": {"mixup": 0.0}}
 
 
 @dataclass(frozen=True)
+class Range:
+    """The numbers that a field of a run may have."""
+
+    kind: type[int] | type[float]
+    what: str
+    least: float
+    most: float
+
+    def read(self, field: str, value: Any) -> Any:
+        """`value` as a plain int or float; TrecxError if it is another type or out of range."""
+        fits = _is_whole(value) if self.kind is int else isinstance(value, Real) and not isinstance(value, bool)
+        if not fits or not self.least <= value <= self.most:
+            raise TrecxError(f"{field} {value!r} is impossible: choose {self.what} from {self.least} to {self.most}")
+        return self.kind(value)
+
+
+NUMBERS = {
+    "seed": Range(int, "a whole number", 0, 2**32 - 1),
+    "epochs": Range(int, "a whole number", 1, 10_000),
+    "extra_classes": Range(int, "a whole number", 0, 1000),
+    "width": Range(float, "a positive factor", 1 / 64, 4),
+    "w_early": Range(float, "a positive loss weight", 1e-6, 100),
+}
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _digits(value: float) -> str:
+    """The shortest text that gives back exactly `value`, without the .0 of a whole number."""
+    return repr(value).removesuffix(".0")
+
+
+@dataclass(frozen=True)
 class Run:
     """One training: what to train, on which data, how, under which seed. Checked when it is made.
+
+    What says the same in another way becomes the same run: a value that recipe or method have of their own is left out,
+    and taps stand in the backbone's order.
 
     `data` is a prepared data set, by default the task's quick stand-in. `epochs`, `w_early` and `taps`
     replace the recipe's and the method's own where given; `width` and `extra_classes` change the network, `resolution`
@@ -77,18 +117,16 @@ class Run:
     resolution: int = 0
 
     def __post_init__(self) -> None:
+        self._check_types()
         task = get_task(self.task)
         method = get_method(self.method, self.task)
-        if not self.data:
-            object.__setattr__(self, "data", task.quick_data)
+        self._set("data", self.data or task.quick_data)
         if self.data not in (task.quick_data, task.full_data):
             raise TrecxError(
                 f"data set {self.data!r} is not of task {self.task}: choose {task.quick_data} or {task.full_data}"
             )
-        get_recipe(self.recipe, self.task, self.epochs)
-        early_weights(method, self.task, self.w_early, 0, (1.0,))
-        if self.seed < 0 or self.extra_classes < 0:
-            raise TrecxError("seed and extra_classes are impossible: choose whole numbers from 0")
+        if self.epochs == get_recipe(self.recipe, self.task).epochs:
+            self._set("epochs", None)
         if self.start and start.task_of(self.start) != self.task:
             raise TrecxError(f"start {self.start!r} is of task {start.task_of(self.start)}, not {self.task}")
         if self.start and (self.width != 1 or self.extra_classes):
@@ -99,7 +137,56 @@ class Run:
             raise TrecxError("a frozen backbone needs trained weights: give start as well")
         if self.resolved_recipe.teacher and not self.start:
             raise TrecxError(f"recipe {self.recipe!r} learns from trained weights: give start as well")
-        _exits(self.design)  # refuses an impossible tap or width now, not after the runs before it
+        if task.input_shape[1:] == (self.resolution, self.resolution):
+            self._set("resolution", 0)
+        self._settle_taps(method)
+        self._settle_weight(method)
+
+    def _set(self, field: str, value: Any) -> None:
+        object.__setattr__(self, field, value)  # while the run is being made
+
+    def _check_types(self) -> None:
+        """Refuse values of the wrong type or out of range; numbers become plain int and float."""
+        for field in ("task", "method", "data", "recipe", "start"):
+            if not isinstance(getattr(self, field), str):
+                raise TrecxError(f"{field} {getattr(self, field)!r} is impossible: give a name, as text")
+        if not isinstance(self.frozen, bool):
+            raise TrecxError(f"frozen {self.frozen!r} is impossible: choose True or False")
+        for field, allowed in NUMBERS.items():
+            value = getattr(self, field)
+            if value is not None or field not in ("epochs", "w_early"):
+                self._set(field, allowed.read(field, value))
+        if not _is_whole(self.resolution):
+            raise TrecxError(f"resolution {self.resolution!r} is impossible: choose a whole number of pixels, or 0")
+        self._set("resolution", int(self.resolution))
+        if self.taps is None:
+            return
+        if not isinstance(self.taps, list | tuple) or not all(isinstance(tap, str) for tap in self.taps):
+            raise TrecxError(f"taps {self.taps!r} is impossible: give a tuple of stages, such as ('block1', 'block3')")
+        self._set("taps", tuple(self.taps))
+
+    def _settle_taps(self, method: Method) -> None:
+        """Refuse an impossible network now, not after the runs before it; taps as in the class's docstring."""
+        own = method.taps[self.task]
+        if self.taps is not None and len(set(self.taps)) != len(self.taps):
+            raise TrecxError(f"taps {self.taps!r} names a stage twice: give each stage once")
+        if self.taps == () != own:
+            raise TrecxError(
+                f"taps () leaves method {self.method!r} without an exit: give a stage, or None for its own"
+            )
+        ordered = _exits(self.design)
+        self._set("taps", None if self.taps is None or ordered == own else ordered)
+
+    def _settle_weight(self, method: Method) -> None:
+        """Refuse a loss weight that would change nothing; the method's own is left out."""
+        if self.w_early is None:
+            return
+        exits = self.taps or method.taps[self.task]
+        if not exits or isinstance(method.loss, Ramp):
+            why = "its loss weights follow a ramp" if exits else "it has no early exit"
+            raise TrecxError(f"w_early {self.w_early} is impossible for method {self.method!r}: {why}, so leave it out")
+        if early_weights(method, self.task, None, 0, (1.0,) * len(exits)) == [self.w_early] * len(exits):
+            self._set("w_early", None)
 
     @property
     def resolved_recipe(self) -> Recipe:
@@ -109,9 +196,9 @@ class Run:
     @property
     def name(self) -> str:
         """Readable and unique among the runs of a data set."""
-        options = [f"w{self.w_early:g}"] if self.w_early is not None else []
+        options = [f"w{_digits(self.w_early)}"] if self.w_early is not None else []
         options += [f"tap-{'-'.join(self.taps)}"] if self.taps is not None else []
-        options += [f"width{self.width:g}"] if self.width != 1 else []
+        options += [f"width{_digits(self.width)}"] if self.width != 1 else []
         options += [f"extra{self.extra_classes}"] if self.extra_classes else []
         options += [f"res{self.resolution}"] if self.resolution else []
         options += [f"from-{self.start}"] if self.start else []
@@ -158,8 +245,15 @@ class Design:
 @cache
 def _exits(design: Design) -> tuple[str, ...]:
     """The stages with an exit, in the backbone's order; TrecxError for an impossible tap, width or resolution."""
-    with torch.random.fork_rng(devices=[]):
-        return tuple(design.build().exits)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's warning about what is refused below
+        try:
+            return tuple(design.build().exits)
+        except (IndexError, ValueError) as error:  # torch's own words for a layer of no channels
+            raise TrecxError(
+                f"width {design.width} is impossible for method {design.method!r} on {design.task}: an exit would have "
+                "no channel left, choose a larger width"
+            ) from error
 
 
 @cache
@@ -187,7 +281,7 @@ def find(run: Run) -> Record | None:
         if not (folder / "manifest.json").is_file():
             continue
         record = Record(folder)
-        wanted = identity(run, datasets.load(run.data).checksum if same_code else "")
+        wanted = identity(run, datasets.checksum(run.data) if same_code else "")
         made = record.manifest | settings(record)
         keys = [key for key in wanted if key != "start" or wanted[key]] if same_code else ["run", "recipe"]
         if all(made.get(key) == wanted[key] for key in keys):
@@ -198,16 +292,31 @@ def find(run: Run) -> Record | None:
 def settings(record: Record) -> dict[str, dict[str, Any]]:
     """`run` and `recipe` of a record, with today's defaults for fields that did not exist when it was made.
 
-    Fields that do not exist any more are left out where they changed nothing.
+    Fields that do not exist any more are left out where they changed nothing; what says the same in another way, such
+    as the recipe's own number of epochs, is written as `Run` has it.
     """
     kinds: dict[str, Any] = {"run": Run, "recipe": Recipe}
     made = {key: _defaults(kind) | record.manifest.get(key, {}) for key, kind in kinds.items()}
-    return {key: {k: v for k, v in part.items() if (k, v) not in RETIRED[key].items()} for key, part in made.items()}
+    kept = {key: {k: v for k, v in part.items() if (k, v) not in RETIRED[key].items()} for key, part in made.items()}
+    return kept | {"run": _settled(kept["run"])}
+
+
+def _settled(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a run as they are once it is made; unchanged where there is no such run (any more)."""
+    try:
+        return _as_json(asdict(Run(**fields)))
+    except (TrecxError, TypeError):
+        return fields
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Through JSON, so that it compares with a manifest."""
+    return json.loads(json.dumps(value))
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
     """Default values of a dataclass, as JSON gives them back."""
-    return json.loads(json.dumps({f.name: f.default for f in fields(kind) if f.default is not MISSING}))
+    return _as_json({f.name: f.default for f in fields(kind) if f.default is not MISSING})
 
 
 def publish(record: Record) -> Record:
@@ -246,7 +355,8 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
         The record, a folder named after the run in `_build/records` (or TRECX_RECORDS).
 
     Raises:
-        TrecxError: the data or the start's weights are missing or damaged, or the loss is not finite any more.
+        TrecxError: the data or the start's weights are missing or damaged, another run's record is in the place of
+            this one's, or the loss is not finite any more.
     """
     place = f"{run.data}/{run.name}"
     waiting = f"{place} is being trained by another process: waiting for its record"
@@ -267,6 +377,7 @@ def _is_finished(run: Run, target: Path) -> bool:
 
 def _train(run: Run, target: Path, report: Report) -> None:
     """Train `run` and write its record."""
+    _refuse_another(target, run)
     keep_freed_memory()
     data = datasets.load(run.data)
     device = default_device()
@@ -308,7 +419,6 @@ def _train(run: Run, target: Path, report: Report) -> None:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "hardware": hardware(device),
-        "arithmetic": arithmetic(device, recipe.precision),
     }
     with whole_folder(target) as folder:
         write(folder, manifest, pd.DataFrame(progress.rows), predictions)
@@ -352,10 +462,7 @@ def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
 
 def run_of(record: Record) -> Run:
     """The run that made a record."""
-    fields = dict(record.manifest["run"])
-    if fields.get("taps") is not None:
-        fields["taps"] = tuple(fields["taps"])
-    return Run(**fields)
+    return Run(**record.manifest["run"])
 
 
 def inputs(data: datasets.Dataset, split: str, run: Run) -> torch.Tensor:
@@ -374,31 +481,46 @@ def cost_of(run: Run) -> Cost:
 
 
 def identity(run: Run, checksum: str) -> dict[str, Any]:
-    """What makes two runs the same: their settings, the data, the weights they start from, and the code that trains.
+    """What makes two runs the same: settings, data, weights to start from, and the code and arithmetic that train.
 
     `start` is the sha256 of these weights, empty if they are not there; absent for a run from scratch.
     """
+    recipe = run.resolved_recipe
     ident = {
         "run": asdict(run),
-        "recipe": asdict(run.resolved_recipe),
+        "recipe": asdict(recipe),
         "checksum": checksum,
         "engine": engine_fingerprint(),
+        "arithmetic": arithmetic(default_device(), recipe.precision),
     }
     if run.start:
         ident["start"] = start.checksum(run.start)
-    return json.loads(json.dumps(ident))  # through JSON, so that it compares with a manifest
+    return _as_json(ident)
 
 
 @cache
-def engine_fingerprint() -> str:
-    """Checksum of the code that decides a training's outcome, comments and layout aside."""
-    package = Path(__file__).parents[1]
-    models = ("layers", "backbones", "heads", "network", "methods", "build")
-    training = ("losses", "augment", "batches", "optimizer", "loop", "state", "device", "start")
-    rooms = (("models", models), ("training", training))
-    files = [package / "tasks.py", *(package / room / f"{name}.py" for room, names in rooms for name in names)]
-    sources = [ast.unparse(ast.parse(file.read_text())) for file in files]
-    return hashlib.sha256("\n".join(sources).encode()).hexdigest()[:16]
+def engine_fingerprint(package: Path = Path(__file__).parents[1]) -> str:
+    """Checksum of the code in `package` that decides a training's outcome; comments, docstrings and layout aside."""
+    files = [package / "tasks.py", *(package / "models").glob("*.py"), *(package / "training").glob("*.py")]
+    deciding = sorted(file for file in files if file.stem != "int8")  # which converts what is trained already
+    digest = hashlib.sha256()
+    for file in deciding:
+        tree = _WithoutDocstrings().visit(ast.parse(file.read_text(encoding="utf-8")))
+        digest.update(f"{file.relative_to(package).as_posix()}\n{ast.unparse(tree)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Drops every text that stands alone as a statement."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+
+def _refuse_another(target: Path, run: Run) -> None:
+    """Raise TrecxError if `target` holds the record of another run, which must not be replaced."""
+    if (target / "manifest.json").is_file() and settings(Record(target))["run"] != _as_json(asdict(run)):
+        raise TrecxError(f"{target} holds the record of another run: move it away before you train {run.name}")
 
 
 def _partial(target: Path) -> Path:

@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -23,7 +24,7 @@ from trecx.errors import TrecxError
 from trecx.experiments.pool import fit
 from trecx.experiments.ray import Say, on_ray
 from trecx.experiments.records import Record
-from trecx.experiments.runs import Run, find, publish
+from trecx.experiments.runs import NUMBERS, Run, find, publish
 
 ENGINES = ("local", "ray")
 
@@ -40,16 +41,20 @@ def load(path: Path) -> list[Run]:
     """Read a specification; each run once, in the order of the file.
 
     Raises:
-        TrecxError: no such file, not YAML, an unknown key, or a run that is impossible.
+        TrecxError: no such file, not YAML, an unknown key or one given twice, no run, or a run that is impossible.
     """
     try:
-        spec = yaml.safe_load(path.read_text())
+        spec = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise TrecxError(f"no sweep at {path}: give a YAML file, such as those in {paths.SWEEPS}") from error
+    except UnicodeDecodeError as error:
+        raise TrecxError(f"{path} is no text in UTF-8: give a YAML file, such as those in {paths.SWEEPS}") from error
     except yaml.YAMLError as error:
         raise TrecxError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(spec, dict) or not isinstance(spec.get("runs"), list) or {*spec} - {"defaults", "runs"}:
         raise TrecxError(f"{path} is no sweep: it needs `runs`, a list, and may have `defaults`, nothing else")
+    if not spec["runs"]:
+        raise TrecxError(f"{path} lists no run: give `runs` one entry or more")
     allowed = [field.name for field in fields(Run)]
     defaults = spec.get("defaults") or {}
     runs: list[Run] = []
@@ -58,19 +63,42 @@ def load(path: Path) -> list[Run]:
             raise TrecxError(f"entry {number} of {path} is no set of fields: give some of {', '.join(allowed)}")
         settings = {**defaults, **entry}
         if unknown := [key for key in settings if key not in allowed]:
-            raise TrecxError(f"unknown field {unknown[0]!r} in {path}: choose from {', '.join(allowed)}")
+            raise TrecxError(
+                f"entry {number} of {path} has an unknown field {unknown[0]!r}: choose from {', '.join(allowed)}"
+            )
         if missing := [key for key in ("task", "method") if key not in settings]:
             raise TrecxError(f"entry {number} of {path} has no {missing[0]}")
-        choices = [value if isinstance(value, list) else [value] for value in settings.values()]
-        for values in itertools.product(*choices):
-            given = dict(zip(settings, values, strict=True))
-            if isinstance(given.get("taps"), str):
-                given["taps"] = tuple(given["taps"].split(","))  # several exits of one network: "block1,block3"
-            try:
-                runs.append(Run(**given))
-            except (TrecxError, TypeError) as error:
-                raise TrecxError(f"entry {number} of {path}: {error}") from error
+        try:
+            choices = [_choices(field, value) for field, value in settings.items()]
+            runs += [Run(**dict(zip(settings, values, strict=True))) for values in itertools.product(*choices)]
+        except TrecxError as error:
+            raise TrecxError(f"entry {number} of {path}: {error}") from error
     return list(dict.fromkeys(runs))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which PyYAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _choices(field: str, value: Any) -> list[Any]:
+    """The values of one field that runs are made for, as `Run` takes them; TrecxError for what is no value."""
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise TrecxError(f"{field} is an empty list: give one value or more")
+    for one in values:
+        if isinstance(one, list | dict):
+            hint = "; several exits of one network are one text, such as 'block1,block3'" if field == "taps" else ""
+            raise TrecxError(f"{field} has {type(one).__name__} {one!r} for one value: give a plain value{hint}")
+        if field in NUMBERS and isinstance(one, str):
+            raise TrecxError(f"{field} {one!r} is text in YAML: write it as a plain number, such as 2 or 0.5")
+    # Several exits of one network: "block1,block3".
+    return [tuple(one.split(",")) if field == "taps" and isinstance(one, str) else one for one in values]
 
 
 def execute_all(
