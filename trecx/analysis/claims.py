@@ -365,11 +365,6 @@ def reductions(group: Group, task: str, drop: float, protocol: str = "validation
     return 100 * at(frame, protocol=protocol, drop=drop)["reduction"].to_numpy(dtype=float)
 
 
-def reduction(group: Group, task: str, drop: float, protocol: str = "validation") -> float:
-    """Mean of `reductions` over seeds, percent; NaN if a seed missed it."""
-    return float(reductions(group, task, drop, protocol).mean())
-
-
 def _gains(measure: str, groups: Mapping[str, Group], other: str, printed: Mapping[str, float]) -> list[Evidence]:
     """T-RecX minus another method at the final exit, a task each."""
     return [

@@ -18,6 +18,8 @@ SOURCES = {
     "quick": "trained on small stand-in data, unless a record is there",
     "full": "trained on the real data, unless a record is there: hours",
 }
+# What a reader may not change there, since it would do nothing.
+TAKES_NOT = {"published": ("seed", "n_seeds", "epochs", "w_early"), "quick": (), "full": ("seed", "n_seeds")}
 QUICK = "quick"  # the sweep on stand-in data, all tasks in one list
 
 
@@ -117,10 +119,9 @@ def collect(
     """As `gather`, for named sweeps: (sweep on the real data, task) each. `quick` takes the task's part of its list."""
     if source not in SOURCES:
         raise TrecxError(f"unknown source {source!r}: choose one of {', '.join(SOURCES)}")
-    changed = {"epochs": epochs is not None, "w_early": w_early is not None}
-    seeds = {"seed": seed != 0, "n_seeds": n_seeds != 1}
-    unused = [name for name, given in ((seeds | changed) if source == "published" else seeds).items() if given]
-    if unused and source != "quick":
+    given = {"seed": seed != 0, "n_seeds": n_seeds != 1, "epochs": epochs is not None, "w_early": w_early is not None}
+    unused = [name for name in TAKES_NOT[source] if given[name]]
+    if unused:
         raise TrecxError(f"source {source} has runs of its own and takes no {', '.join(unused)}: choose source quick")
     if source == "published":
         return [published(sweep) for sweep, _ in sweeps]

@@ -384,7 +384,7 @@ def _train(run: Run, target: Path, report: Report) -> None:
     network, recipe = run.network(), run.resolved_recipe
     if run.start:
         start.apply(network, run.start)
-    cost = measure(network, input_shape(run.task, run.resolution))
+    cost = cost_of(run)
     splits = [(inputs(data, s, run), labels(data, s)) for s in ("train", "val", "test")]
     ident = identity(run, data.checksum)
     partial = _partial(target)

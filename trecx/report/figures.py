@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from trecx.analysis.tables import Group, cost_unit, early_confidences
 from trecx.evaluation.calibration import expected_calibration_error, reliability_bins, scaled
-from trecx.evaluation.trace import benefit_curve, confidence, varied
+from trecx.evaluation.trace import benefit_curve, confidence, mean_line, varied
 from trecx.experiments.records import Record, temperatures
 from trecx.experiments.robustness import RobustnessRecord, summary
 from trecx.models.methods import label_of, method_of
 from trecx.paper import paper
 from trecx.report.style import COLOURS, style
 
-_GRID = 200  # points of a mean curve
 _PLACES = (  # looks of the places of an exit, from the input on
     {"color": "#C44E00", "linestyle": "--", "marker": "^"},
     {"color": "#0072B2", "linestyle": "-", "marker": "o"},
@@ -66,14 +65,16 @@ def draw_curves(ax: Axes, groups: Group, unit: str = "flops") -> None:
             look |= {"linestyle": "none", "markersize": 8, "zorder": 5}
             ax.plot([np.mean(cost)], [np.mean(accuracy)], **look)
             continue
-        lines = [curve_line(record, unit) for record in records]
-        look["markevery"] = 0.12
-        if len(lines) > 1:
-            for x, y in lines:
-                ax.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=0.6, alpha=0.4)
-        x = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), _GRID)
-        ax.plot(x, np.mean([np.interp(x, *line) for line in lines], axis=0), **look)
+        _draw_seeds(ax, records, look, unit)
     ax.set(xlabel=f"mean {cost_unit(unit)} per sample", ylabel="test accuracy (%)")
+
+
+def _draw_seeds(ax: Axes, records: Sequence[Record], look: Mapping[str, Any], unit: str) -> None:
+    """The benefit curves of one setting: their mean in bold, a thin line a seed where there are several."""
+    lines = [curve_line(record, unit) for record in records]
+    for x, y in lines if len(lines) > 1 else []:
+        ax.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=0.6, alpha=0.4)
+    ax.plot(*mean_line(lines), **look, markevery=0.12)
 
 
 def curve_line(record: Record, unit: str = "flops") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -171,12 +172,7 @@ def placement_curves(
     """Benefit curves by place of the exit: the mean over seeds, a thin line a seed, and the unmodified network."""
     figure, ax = _subplots(figsize=(6.2, 4.4))
     for (tap, records), look in zip(groups.items(), _PLACES, strict=False):
-        lines = [curve_line(record, unit) for record in records]
-        for x, y in lines if len(lines) > 1 else []:
-            ax.plot(x, y, color=look["color"], linestyle=look["linestyle"], linewidth=0.6, alpha=0.4)
-        x = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), _GRID)
-        mean = np.mean([np.interp(x, *line) for line in lines], axis=0)
-        ax.plot(x, mean, **look, markevery=0.12, label=f"after {tap}")
+        _draw_seeds(ax, records, look | {"label": f"after {tap}"}, unit)
     if baseline:
         draw_curves(ax, {"baseline": baseline}, unit)
     ax.set(xlabel=f"mean {cost_unit(unit)} per sample", ylabel="test accuracy (%)")
