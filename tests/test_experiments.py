@@ -183,7 +183,7 @@ def test_variants_have_labels_looks_and_rows_of_their_own(found: Results) -> Non
     assert style(CONCAT_ALIKE) != style("trecx_concat")
     alone = tables.standalone(groups, "kws", with_paper=True)
     assert (alone["method"] == "EE-fmaps concat, w = 0.3").sum() == 2
-    points = tables.points(groups, "kws", groups["baseline"], with_paper=False, drops=(1,))
+    points = tables.method_points(groups, "kws", groups["baseline"], with_paper=False, drops=(1,))
     assert {"trecx_concat", CONCAT_ALIKE} < set(points["method"])
     assert "EE-fmaps concat, w = 0.3" in set(tables.readable(tables.mean_points(points))["method"])
     rows = compare.differences(groups, [("trecx_ev", CONCAT_ALIKE), ("trecx_ev", "branchynet")])

@@ -9,7 +9,7 @@ import pytest
 
 from trecx import cli, paths
 from trecx.analysis import compare, together
-from trecx.analysis.tables import mean_points, points
+from trecx.analysis.tables import mean_points, method_points
 from trecx.experiments import reference
 from trecx.experiments.results import Results, gather
 from trecx.experiments.sweep import load
@@ -105,7 +105,9 @@ def test_headline_is_the_mean_over_tasks(found: dict[str, Results]) -> None:
     for way, protocol in (("chosen on validation", "validation"), ("paper protocol", "paper")):
         row = rows.loc[("our baseline", way)]
         for task, runs in found.items():
-            every = points({"trecx_ev": runs.methods["trecx_ev"]}, task, runs.methods["baseline"], with_paper=False)
+            every = method_points(
+                {"trecx_ev": runs.methods["trecx_ev"]}, task, runs.methods["baseline"], with_paper=False
+            )
             at = mean_points(every).set_index(["reference", "drop", "protocol"])
             expected = 100 * float(at.loc[("own baseline", 1, protocol), "reduction"])
             assert row[task] == pytest.approx(expected, nan_ok=True)

@@ -378,7 +378,7 @@ def test_missing_data_set_is_told_before_anything_runs(tmp_path: Path, monkeypat
     monkeypatch.setattr(paths, "DATA", tmp_path)
     monkeypatch.setattr(reference, "convert", lambda models, root: [build(m.task, m.method) for m in models])
     with pytest.raises(TrecxError, match="run `python -m trecx data cifar10`"):
-        reference.evaluate(make_clone(tmp_path, MODELS[0]))
+        reference.evaluate_released(make_clone(tmp_path, MODELS[0]))
 
 
 def test_a_record_is_written_and_published_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,8 +393,8 @@ def test_a_record_is_written_and_published_without_weights(tmp_path: Path, monke
     monkeypatch.setattr(reference, "convert", lambda models, root: [network])
     model = next(m for m in MODELS if m.name == "kws-trecx_ev")
     said: list[str] = []
-    (record,) = reference.evaluate(make_clone(tmp_path / "clone", model), publish=True, say=said.append)
-    (public,) = reference.published()
+    (record,) = reference.evaluate_released(make_clone(tmp_path / "clone", model), publish=True, say=said.append)
+    (public,) = reference.released()
     assert record.weights.is_file()
     assert not public.weights.exists()
     assert len(public.history) == 0
@@ -468,10 +468,10 @@ def test_the_headline_point_of_resnet_is_exact() -> None:
 
 
 def test_cross_fitting_keeps_the_number_of_points() -> None:
-    rows = reference.points(published(next(m for m in MODELS if m.name == "kws-trecx_ev")))
+    rows = reference.released_points(published(next(m for m in MODELS if m.name == "kws-trecx_ev")))
     assert len(rows) == 2 * 2 * 3  # references, protocols, drops
     assert rows["protocol"].value_counts().to_dict() == {"paper": 6, "other half": 6}
-    assert reference.points(published(MODELS[0])).empty  # no early exit
+    assert reference.released_points(published(MODELS[0])).empty  # no early exit
 
 
 # --- The real checkpoints ----------------------------------------------------------------------------------------

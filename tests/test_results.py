@@ -173,7 +173,7 @@ def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: R
     more = benchmark.placement_savings(speech).set_index(["method", "exit after", "minus"])
     assert more.loc[("T-RecX", "block1", "block2"), "low"] > 0
     near = {  # the advantage is gone near the baseline's accuracy
-        tap: tables.points({"trecx_ev": places[tap]}, "kws", groups["baseline"], with_paper=False, drops=(0,))
+        tap: tables.method_points({"trecx_ev": places[tap]}, "kws", groups["baseline"], with_paper=False, drops=(0,))
         for tap in ("block1", "block2")
     }
     reached = {
@@ -189,7 +189,7 @@ def test_what_the_keyword_spotting_page_says_in_bold_is_in_the_records(speech: R
         assert record.manifest["cost"]["flops"][-1] < early_path
         assert record.accuracies()[-1] > np.mean([r.accuracies()[0] for r in groups["trecx_ev"]])
     rivals = {name: groups[name] for name in ("sdn_fair", "trecx_ev")}  # SDN as published saves more
-    points = tables.points(rivals, "kws", groups["baseline"], with_paper=False, drops=(1,))
+    points = tables.method_points(rivals, "kws", groups["baseline"], with_paper=False, drops=(1,))
     final = points[(points["reference"] == "own final exit") & (points["protocol"] == "validation")]
     by_seed = final.pivot(index="seed", columns="method", values="reduction").astype(float)
     assert (by_seed["sdn_fair"] > by_seed["trecx_ev"]).all()

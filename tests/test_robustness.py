@@ -200,7 +200,7 @@ def test_words_taken_for_silence_are_counted() -> None:
 
 def test_records_from_weights_to_the_page(records: dict[str, Record], audio: Path, folders: Path) -> None:
     clips = robustness.read_clips(audio)
-    found = robustness.evaluate([*records.values()], clips, publish=True)
+    found = robustness.evaluate_robustness([*records.values()], clips, publish=True)
     by_name = dict(zip(records, found, strict=True))
     one = by_name["trecx_ev 0"]
     assert one.folder == paths.PUBLISHED / "speech_commands" / "robustness" / "kws-trecx_ev-fast14-seed0"
@@ -230,7 +230,7 @@ def test_records_from_weights_to_the_page(records: dict[str, Record], audio: Pat
     assert gain["seeds"].unique().tolist() == [2]
     with pytest.raises(TrecxError, match="no seed in common"):
         robustness.gain(pair[:1], base[1:])
-    fewer = robustness.evaluate([records["baseline 0"]], robustness.read_clips(audio, per_class=2))
+    fewer = robustness.evaluate_robustness([records["baseline 0"]], robustness.read_clips(audio, per_class=2))
     with pytest.raises(TrecxError, match="other clips or noise"):
         robustness.gain(pair[:1], fewer)
 
@@ -261,11 +261,11 @@ def test_results_of_other_weights_of_that_name_do_not_count(
     folder = paths.PUBLISHED / "speech_commands" / records["trecx_ev 0"].name
     shutil.copytree(records["trecx_ev 0"].folder, folder)
     clips = robustness.read_clips(audio, per_class=1)
-    assert robustness.published([Record(folder)]) == []
-    (made,) = robustness.evaluate([Record(folder)], clips, publish=True, conditions=CONDITIONS[:1])
-    assert robustness.published([Record(folder)]) == [made]
+    assert robustness.published_robustness([Record(folder)]) == []
+    (made,) = robustness.evaluate_robustness([Record(folder)], clips, publish=True, conditions=CONDITIONS[:1])
+    assert robustness.published_robustness([Record(folder)]) == [made]
     shutil.copy(records["trecx_ev 1"].folder / "predictions.npz", folder)
-    assert robustness.published([Record(folder)]) == []
+    assert robustness.published_robustness([Record(folder)]) == []
 
 
 # --- the command

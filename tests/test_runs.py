@@ -32,7 +32,6 @@ from trecx.experiments.runs import (
     labels,
     publish,
     run_of,
-    runs_of,
     settings,
 )
 from trecx.experiments.sweep import load, own
@@ -506,14 +505,6 @@ def test_networks_are_built_once_for_all_runs_that_share_them(monkeypatch: pytes
     assert len(built) <= 2  # the check, and the count of its cost
     assert len(costs) == 1
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_profiles_choose_data_and_recipe() -> None:
-    (quick,), (full,) = runs_of("quick", "ic", "baseline", [3]), runs_of("full", "ic", "baseline", [3])
-    assert (quick.data, quick.recipe, quick.seed) == ("quick_photos", "quick", 3)
-    assert (full.data, full.recipe) == ("cifar10", "fast")
-    with pytest.raises(TrecxError, match="quick, full"):
-        runs_of("tiny", "ic", "baseline", [0])
 
 
 def test_names_are_unique() -> None:

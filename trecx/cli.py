@@ -208,15 +208,15 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _reference(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx.experiments.reference import evaluate, summary
+    from trecx.experiments.reference import evaluate_released, summary
 
-    rows = [summary(record) for record in evaluate(options.path, publish=options.publish, say=_say)]
+    rows = [summary(record) for record in evaluate_released(options.path, publish=options.publish, say=_say)]
     return rows if options.json else [_with_points_as_columns(row) for row in rows]
 
 
 def _robustness(options: argparse.Namespace) -> list[dict[str, Any]]:
     from trecx.experiments.records import open_record
-    from trecx.experiments.robustness import evaluate, read_clips
+    from trecx.experiments.robustness import evaluate_robustness, read_clips
 
     if options.per_class < 0:
         raise TrecxError(f"per-class {options.per_class} is impossible: choose a whole number from 0")
@@ -225,7 +225,7 @@ def _robustness(options: argparse.Namespace) -> list[dict[str, Any]]:
     assert folder is not None
     clips = read_clips(folder, noise, options.per_class)
     rows = []
-    for found in evaluate(records, clips, publish=options.publish, say=_say):
+    for found in evaluate_robustness(records, clips, publish=options.publish, say=_say):
         for row in found.table.to_dict("records"):
             accuracies = [value for key, value in row.items() if key.startswith("accuracy_")]
             numbers = ("exit_rate", "accuracy", "early_accuracy", "final_on_early", "wrong_early", "keyword")

@@ -103,24 +103,24 @@ def frozen_savings(found: Results, unit: str = "flops") -> pd.DataFrame:
 
 
 def frozen_points(found: Results, unit: str = "flops") -> pd.DataFrame:
-    """Operating points of heads trained alone, see `trecx.analysis.tables.points`."""
+    """Operating points of heads trained alone, see `trecx.analysis.tables.method_points`."""
     options: dict[str, Any] = {"with_paper": False, "drops": (1, 2, 3), "unit": unit}
-    return tables.points(found.frozen, found.task, found.methods["baseline"], **options)
+    return tables.method_points(found.frozen, found.task, found.methods["baseline"], **options)
 
 
 def table_1(found: Results, unit: str = "flops") -> pd.DataFrame:
     """The row of Table 1, beside the paper's and the authors' weights."""
     if found.sweep in APART:
         raise TrecxError(f"sweep {found.sweep} has other training data than the paper, so it has no row in Table 1")
-    return tables.table_1(
-        found.methods, found.task, authors=reference.table_1(found.task) if with_paper(found) else None
+    return tables.baseline_and_trecx(
+        found.methods, found.task, authors=reference.released_row(found.task) if with_paper(found) else None
     )
 
 
 def points(found: Results, unit: str = "flops") -> pd.DataFrame:
-    """Operating points of every method and seed, see `trecx.analysis.tables.points`."""
+    """Operating points of every method and seed, see `trecx.analysis.tables.method_points`."""
     options: dict[str, Any] = {"with_paper": with_paper(found), "drops": DROPS, "unit": unit}
-    return tables.points(found.groups, found.task, found.methods["baseline"], **options)
+    return tables.method_points(found.groups, found.task, found.methods["baseline"], **options)
 
 
 def all_savings(found: Results, unit: str = "flops") -> pd.DataFrame:
@@ -238,7 +238,9 @@ def in_noise(found: Results, unit: str = "flops") -> pd.DataFrame:
 
 def heard(found: Results) -> dict[str, list[robustness.RobustnessRecord]]:
     """Method -> published results in noise, of the methods that have any."""
-    results = {m: robustness.published(found.methods.get(m, [])) for m in ("trecx_ev", "trecx_no_ev", "baseline")}
+    results = {
+        m: robustness.published_robustness(found.methods.get(m, [])) for m in ("trecx_ev", "trecx_no_ev", "baseline")
+    }
     return {method: records for method, records in results.items() if records}
 
 

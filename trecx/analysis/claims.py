@@ -15,7 +15,7 @@ import pandas as pd
 
 from trecx.analysis.compare import difference, dominance, judge, pairs
 from trecx.analysis.findings import NAN, Evidence, Finding
-from trecx.analysis.tables import Group, points
+from trecx.analysis.tables import Group, method_points
 from trecx.analysis.wording import evidence_text, points_in_words, share_in_words
 from trecx.evaluation.points import at
 from trecx.evaluation.stats import bootstrap_statistics, mean_interval
@@ -361,7 +361,7 @@ def printed_counts() -> pd.DataFrame:
 
 def reductions(group: Group, task: str, drop: float, protocol: str = "validation") -> np.ndarray:
     """FLOPs that T-RecX saves `drop` points below our own baseline, percent, by seed (n,); NaN if missed."""
-    frame = points({"trecx_ev": group["trecx_ev"]}, task, group["baseline"], with_paper=False, drops=(drop,))
+    frame = method_points({"trecx_ev": group["trecx_ev"]}, task, group["baseline"], with_paper=False, drops=(drop,))
     return 100 * at(frame, protocol=protocol, drop=drop)["reduction"].to_numpy(dtype=float)
 
 

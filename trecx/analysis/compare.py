@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from trecx.analysis.tables import Group, points
+from trecx.analysis.tables import Group, method_points
 from trecx.errors import TrecxError
 from trecx.evaluation.points import at, point_at_cost
 from trecx.evaluation.stats import (
@@ -133,7 +133,7 @@ def place_savings(
 
 def _saved_by_seed(method: str, records: Sequence[Record], task: str, baseline: Sequence[Record], unit: str) -> Any:
     """Percent saved one point below our own baseline, threshold from validation, by seed."""
-    frame = points({method: records}, task, baseline, with_paper=False, drops=(1,), unit=unit)
+    frame = method_points({method: records}, task, baseline, with_paper=False, drops=(1,), unit=unit)
     return 100 * at(frame).set_index("seed")["reduction"].astype(float)
 
 

@@ -101,7 +101,7 @@ def references(task: str, baseline: Sequence[Record], *, with_paper: bool) -> di
     return found
 
 
-def points(
+def method_points(
     groups: Group,
     task: str,
     baseline: Sequence[Record],
@@ -260,7 +260,7 @@ def place_points(
     frames = []
     for method, taps in groups.items():
         for tap, records in taps.items():
-            frame = points({method: records}, task, baseline, with_paper=False, drops=(drop,))
+            frame = method_points({method: records}, task, baseline, with_paper=False, drops=(drop,))
             frame = point_intervals(at(frame, drop=drop))
             frame.insert(1, "exit after", tap)
             frames.append(frame.drop(columns=["reference", "drop", "protocol"]))
@@ -285,7 +285,7 @@ def by_class(records: Sequence[Record], thresholds: Sequence[float], classes: Se
     return pd.DataFrame(rows)
 
 
-def table_1(
+def baseline_and_trecx(
     groups: Group,
     task: str,
     *,
@@ -297,10 +297,10 @@ def table_1(
 
     On stand-in data only the counts stand beside the paper's: its accuracies, and the costs that follow from them,
     belong to other data. With several seeds, 95 % intervals over them; with `authors` (quantity -> value, see
-    `trecx.experiments.reference.table_1`) a column for the authors' released weights.
+    `trecx.experiments.reference.released_row`) a column for the authors' released weights.
     """
     base, ours = groups["baseline"], groups["trecx_ev"]
-    rows = points({"trecx_ev": ours}, task, base, with_paper=reference == "paper's baseline")
+    rows = method_points({"trecx_ev": ours}, task, base, with_paper=reference == "paper's baseline")
     rows = at(rows, reference=reference, protocol=protocol, drop=None)
     printed = paper()["table_1"][task]
     exits = np.array([100 * r.accuracies() for r in ours])  # seeds x 2

@@ -24,7 +24,7 @@ SCORES = {"max_prob": "largest softmax", "margin": "margin", "entropy": "entropy
 
 WHY_NOT = {"C2": {"vww": "its accuracy comes with the weights that the runs start from"}}
 
-# Row of the table (below which reference, how the threshold is chosen) -> reference and protocol of `tables.points`.
+# Row of the table (below which reference, how the threshold is chosen) -> as `tables.method_points` says it.
 WAYS = {
     ("our baseline", "chosen on validation"): ("own baseline", "validation"),
     ("our baseline", "paper protocol"): ("own baseline", "paper"),
@@ -46,7 +46,7 @@ def saved(found: Results, task: str, method: str = "trecx_ev") -> dict[tuple[str
     groups = found.methods
     if not (groups.get(method) and groups.get("baseline")):
         return {way: np.empty(0) for way in WAYS.values()}
-    frame = tables.points({method: groups[method]}, task, groups["baseline"], with_paper=True, drops=(1,))
+    frame = tables.method_points({method: groups[method]}, task, groups["baseline"], with_paper=True, drops=(1,))
     by_way = {way: rows["reduction"].to_numpy(dtype=float) for way, rows in frame.groupby(["reference", "protocol"])}
     return {way: 100 * by_way[way] for way in WAYS.values()}
 
@@ -148,7 +148,7 @@ def _released(task: str) -> np.ndarray:
     record = reference.beside(task).get("trecx_ev")
     if record is None:
         return np.empty(0)
-    rows = reference.points(record)
+    rows = reference.released_points(record)
     at = (rows["reference"] == "paper's baseline") & (rows["protocol"] == "paper") & (rows["drop"] == 1)
     return 100 * rows.loc[at, "reduction"].to_numpy(dtype=float)
 

@@ -286,7 +286,7 @@ class RobustnessRecord:
         return answers == labels
 
 
-def evaluate(
+def evaluate_robustness(
     records: Sequence[Record],
     clips: Clips,
     *,
@@ -445,7 +445,7 @@ def _examples(x: NDArray[np.float32], clips: Clips, scores: NDArray[np.float64])
 # --- Reading -----------------------------------------------------------------------------------------------------
 
 
-def published(records: Sequence[Record]) -> list[RobustnessRecord]:
+def published_robustness(records: Sequence[Record]) -> list[RobustnessRecord]:
     """The published robustness records of run records; one made from other weights of that name does not count."""
     found = []
     for record in records:

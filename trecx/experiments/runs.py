@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 import warnings
-from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -47,8 +46,6 @@ from trecx.training.loop import Report, Training, log_probs, train
 from trecx.training.losses import early_weights
 from trecx.training.recipes import Recipe, get_recipe
 from trecx.training.weights import load_weights, save_weights
-
-PROFILES = ("quick", "full")
 
 # Fields of older manifests, with the value that changed nothing.
 RETIRED: dict[str, dict[str, Any]] = {"run": {}, "recipe": {"mixup": 0.0}}
@@ -260,15 +257,6 @@ def _exits(design: Design) -> tuple[str, ...]:
 def _cost(design: Design) -> Cost:
     with torch.random.fork_rng(devices=[]):
         return measure(design.build(), input_shape(design.task, design.resolution))
-
-
-def runs_of(profile: str, task: str, method: str, seeds: Iterable[int], **options: Any) -> list[Run]:
-    """The runs of one method under a profile, one a seed: `quick` data and recipe, or `full` data, `fast` recipe."""
-    if profile not in PROFILES:
-        raise TrecxError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
-    spec = get_task(task)
-    data, recipe = (spec.quick_data, "quick") if profile == "quick" else (spec.full_data, "fast")
-    return [Run(task, method, data, **{"recipe": recipe, "seed": seed, **options}) for seed in seeds]
 
 
 def find(run: Run) -> Record | None:

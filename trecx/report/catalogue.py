@@ -326,7 +326,7 @@ TOGETHER = {
 
 def _released(column: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
     frames = []
-    for record in reference.published():
+    for record in reference.released():
         frame = column(record)
         for key in ("method", "task"):
             frame.insert(0, key, record.manifest["run"][key])
@@ -342,7 +342,7 @@ def _released_accuracies(record: Record) -> pd.DataFrame:
 
 RELEASED: dict[str, Callable[[], pd.DataFrame]] = {
     "standalone": partial(_released, _released_accuracies),
-    "points": lambda: tables.readable(_released(reference.points)),  # type: ignore[arg-type]
+    "points": lambda: tables.readable(_released(reference.released_points)),  # type: ignore[arg-type]
 }
 
 

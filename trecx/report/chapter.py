@@ -105,7 +105,7 @@ class Part:
         return figure
 
     def points(self) -> pd.DataFrame:
-        """Operating points of every method and seed, see `trecx.analysis.tables.points`."""
+        """Operating points of every method and seed, see `trecx.analysis.tables.method_points`."""
         return benchmark.points(self.found, self.unit)
 
     def savings(self) -> None:

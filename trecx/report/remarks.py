@@ -58,7 +58,7 @@ def saves(
     """What a method saves one point below a reference, our own baseline unless told: `41.0 %`.
 
     Args:
-        points: of every method and seed, as `trecx.analysis.tables.points`.
+        points: of every method and seed, as `trecx.analysis.tables.method_points`.
         method: a name in its column `method`.
         protocol: how the threshold is chosen, `validation` or `paper`.
         like: only the seeds that this other method has too.

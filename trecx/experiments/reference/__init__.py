@@ -309,7 +309,9 @@ def _our_layout(variable: str, array: NDArray[Any]) -> NDArray[Any]:
 # --- Evaluating --------------------------------------------------------------------------------------------------
 
 
-def evaluate(path: str | Path, *, publish: bool = False, say: Say = lambda line: None) -> list[ReferenceRecord]:
+def evaluate_released(
+    path: str | Path, *, publish: bool = False, say: Say = lambda line: None
+) -> list[ReferenceRecord]:
     """Evaluate every released model in `path` on the official data sets and write a record of each.
 
     Args:
@@ -373,7 +375,7 @@ def _write_record(model: Released, network: EarlyExitNetwork, data: datasets.Dat
     return ReferenceRecord(target)
 
 
-def published() -> list[ReferenceRecord]:
+def released() -> list[ReferenceRecord]:
     """The records in the book's folder, in the order of MODELS; TrecxError without any."""
     folders = [paths.PUBLISHED / GROUP / model.name for model in MODELS]
     found = [ReferenceRecord(f) for f in folders if all((f / name).is_file() for name in FILES)]
@@ -382,7 +384,7 @@ def published() -> list[ReferenceRecord]:
     return found
 
 
-def points(record: ReferenceRecord, drops: Sequence[float] = (1, 2, 3)) -> pd.DataFrame:
+def released_points(record: ReferenceRecord, drops: Sequence[float] = (1, 2, 3)) -> pd.DataFrame:
     """Operating points `drops` points below the paper's baseline accuracy and below the own final exit.
 
     Two protocols: the paper's, and `other half`, see `trecx.evaluation.points.crossfit_point`. No validation set will
@@ -411,18 +413,18 @@ def points(record: ReferenceRecord, drops: Sequence[float] = (1, 2, 3)) -> pd.Da
 
 def beside(task: str) -> dict[str, ReferenceRecord]:
     """Method -> published record of the authors' weights, to stand beside our own; the MLPerf baseline as baseline."""
-    found = {r.manifest["run"]["method"]: r for r in published() if r.manifest["run"]["task"] == task}
+    found = {r.manifest["run"]["method"]: r for r in released() if r.manifest["run"]["task"] == task}
     return {("baseline" if method == "baseline_mlperf" else method): record for method, record in found.items()}
 
 
-def table_1(task: str) -> pd.Series:
+def released_row(task: str) -> pd.Series:
     """What the released weights put into the row of Table 1, paper protocol: quantity -> value."""
     found = beside(task)
     row = {"baseline accuracy": 100 * float(found["baseline"].accuracies()[-1])} if "baseline" in found else {}
     if (record := found.get("trecx_ev")) is not None:
         early, final = 100 * record.accuracies()
         row |= {"T-RecX early exit": float(early), "T-RecX final exit": float(final)}
-        rows = points(record)
+        rows = released_points(record)
         rows = rows[(rows["reference"] == "paper's baseline") & (rows["protocol"] == "paper")]
         for at in rows.itertuples():
             row[f"cost at -{at.drop} point{'s' * (at.drop > 1)}"] = at.cost / 1e6
@@ -432,7 +434,7 @@ def table_1(task: str) -> pd.Series:
 def summary(record: ReferenceRecord) -> dict[str, Any]:
     """What `python -m trecx reference --json` prints of a model: percent, MFLOPs, None where not reached."""
     run, rows = record.manifest["run"], []
-    for row in points(record).to_dict("records"):
+    for row in released_points(record).to_dict("records"):
         numbers = {
             "target": (100 * row["target"], 4),
             "threshold": (row["threshold"], 4),
