@@ -529,15 +529,23 @@ def test_names_are_unique() -> None:
 
 
 @pytest.mark.slow
-def test_several_runs_train_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Two worker processes on the real stand-in data; the workers read the folder from the environment."""
-    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path))
-    monkeypatch.setattr(paths, "RECORDS", tmp_path)
+def test_several_runs_train_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two worker processes on stand-in data that are made first; the workers read the folders from the environment.
+
+    Nothing may go to standard error: the book would show it under the cell, and refuses to.
+    """
+    for name in ("RECORDS", "DATA"):
+        monkeypatch.setenv(f"TRECX_{name}", str(tmp_path / name))
+        monkeypatch.setattr(paths, name, tmp_path / name)
     lines: list[str] = []
     wanted = [Run("kws", method, epochs=1, width=0.25) for method in ("baseline", "trecx_no_ev")]
     records = fit(wanted, workers=2, say=lines.append)
     assert [record.name for record in records] == [run.name for run in wanted]
-    assert lines[0] == "training 2 runs, 2 epochs, 2 at a time"
+    assert [line.split(" (")[0] for line in lines if "Making" in line] == ["Making the data set quick_words"]
+    assert lines[1] == "training 2 runs, 2 epochs, 2 at a time"
+    assert capfd.readouterr().err == ""
     assert len([line for line in lines if "left" in line]) >= 2
     assert not multiprocessing.active_children()
 

@@ -136,17 +136,22 @@ def source_of(name: str) -> Source:
     return DATASETS[name]
 
 
-def prepare(name: str, force: bool = False) -> Path:
+def _on_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def prepare(name: str, force: bool = False, say: Callable[[str], None] = _on_stderr) -> Path:
     """Make the prepared file of a data set unless it is there, and return its path.
 
     A quick set takes seconds and no network; a full set is downloaded (gigabytes) into `paths.DOWNLOADS`.
-    `force` makes it again. Raises TrecxError: unknown name, no network, full disk, a package that is not installed.
+    `force` makes it again; `say` hears of it. Raises TrecxError: unknown name, no network, full disk, a package that is
+    not installed.
     """
     source = source_of(name)
     if not force and source.path.exists():
         return source.path
     build: Callable[[], dict[str, NDArray]] = import_module(f"trecx.data.{source.module}").build
-    print(f"Making the data set {name} ({source.path}) ...", file=sys.stderr)
+    say(f"Making the data set {name} ({source.path}) ...")
     try:
         arrays = build()
     except ImportError as error:
@@ -161,7 +166,7 @@ def load(name: str, split_seed: int = 0) -> Dataset:
     A set without a validation part of its own gets a tenth of every class of its training part, drawn with
     `split_seed`. Raises TrecxError: unknown name, a full set that was not prepared, a damaged file.
     """
-    source = _ready(name)
+    source = ready(name)
     arrays, digest = store.read(source.path, source.rebuild)
     _check(source, arrays)
     if "x_val" not in arrays:
@@ -184,24 +189,27 @@ def checksum(name: str) -> str:
     """
     path = source_of(name).path
     if not path.exists():
-        _ready(name)
+        ready(name)
     return _checksum(name, path, store.stamp(path))
 
 
 @cache
 def _checksum(name: str, path: Path, stamp: tuple[int, int]) -> str:
     """The checksum of the file at `path` as long as it has this size and time."""
-    source = _ready(name)
+    source = ready(name)
     return store.remembered(path) or store.read(path, source.rebuild)[1]
 
 
-def _ready(name: str) -> Source:
-    """The data set called `name` once its file is there: a stand-in is built if it is missing or of older code."""
+def ready(name: str, say: Callable[[str], None] = _on_stderr) -> Source:
+    """The data set called `name` once its file is there: a stand-in is built if it is missing or of older code.
+
+    Raises TrecxError: unknown name, or a full set that was not prepared.
+    """
     source = source_of(name)
     if source.stand_in:
         if source.path.exists() and store.recipe_of(source.path, source.rebuild) != source.recipe:
-            prepare(name, force=True)  # left by an older version of this package
-        prepare(name)
+            prepare(name, True, say)  # left by an older version of this package
+        prepare(name, say=say)
     elif not source.path.exists():
         raise TrecxError(
             f"{source.path} is missing: run `python -m trecx data {name}` to download and prepare it, or set "

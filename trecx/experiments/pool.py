@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from trecx import data as datasets
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record
 from trecx.experiments.runs import Run, cost_of, execute, find
@@ -42,7 +43,7 @@ def fit(
         finished: receives every record that was made, at once; the same one twice if a worker was killed.
 
     Raises:
-        TrecxError: a run failed, or its worker was killed several times in a row.
+        TrecxError: a run failed, its data are missing, or its worker was killed several times in a row.
     """
     found = {run: find(run) for run in dict.fromkeys(runs)}
     missing = [run for run, record in found.items() if record is None]
@@ -51,6 +52,9 @@ def fit(
     if missing and not in_order:
         # No worker sits idle at the end behind a long run that began last.
         missing.sort(key=lambda run: -run.resolved_recipe.epochs * cost_of(run).macs[-1])
+    # Once, before the workers would each begin it, and told through `say`: a page of the book shows no standard error.
+    for data in dict.fromkeys(run.data for run in missing):
+        datasets.ready(data, say)
     killed = 0
     while missing:
         try:
