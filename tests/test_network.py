@@ -324,7 +324,7 @@ def test_methods_with_a_wrong_switch_are_refused(changes: dict[str, Any], says: 
 
 
 def test_every_kind_of_head_can_be_built() -> None:
-    assert {"", *EXIT_HEADS} == set(get_args(ExitKind))
+    assert {"", "nested", *EXIT_HEADS} == set(get_args(ExitKind))
     assert set(FINAL_HEADS) == set(get_args(FinalKind))
     assert set(INITIALISERS) == set(get_args(Init))
 

@@ -110,7 +110,10 @@ def test_published_record_counts_whatever_code_made_it(small_data: Dataset, monk
     assert found.folder.is_relative_to(paths.PUBLISHED)
 
 
-NEW_FIELDS = {"run": ("start", "frozen", "resolution"), "recipe": ("ema", "head_rate", "teacher")}
+NEW_FIELDS = {
+    "run": ("start", "frozen", "resolution", "narrow", "ends", "teacher"),
+    "recipe": ("ema", "head_rate", "teacher"),
+}
 
 
 def without_new_fields(record: Record) -> None:

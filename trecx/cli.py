@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--w-early", type=float, help="loss weight of the early exits, instead of the method's")
     command.add_argument("--taps", help="stages to exit after, comma-separated, instead of the method's")
     command.add_argument("--width", type=float, default=1.0, help="factor on every channel count, 1 by default")
+    command.add_argument("--narrow", help="widths inside a nested network, comma-separated, instead of the method's")
+    command.add_argument("--ends", default="", help="the backbone's last stage; all of it by default")
+    command.add_argument("--teacher", default="", help="also learn from a trained baseline, or from the final exit")
     command.add_argument("--extra-classes", type=int, default=0, help="classes that no sample has (claim C11)")
     command.add_argument("--start", default="", help="trained weights to go on from: mlperf_tiny (vww); none")
     command.add_argument("--frozen", action="store_true", help="train the heads alone; needs --start")
@@ -124,9 +127,10 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     from tqdm import tqdm
 
     from trecx.experiments.runs import Run, execute, find
+    from trecx.experiments.sweep import TEXTS, as_tuple
 
     given = {field.name: getattr(options, field.name) for field in fields(Run)}
-    given["taps"] = tuple(given["taps"].split(",")) if given["taps"] else None
+    given |= {field: as_tuple(field, given[field]) if given[field] else None for field in TEXTS}
     run = Run(**given)
     record = find(run)
     if record is None:

@@ -190,6 +190,9 @@ def _settings(run: Run, first: Run) -> dict[str, str]:
         "extra_classes": f"{run.extra_classes} more class{'es' * (run.extra_classes > 1)}" if run.extra_classes else "",
         "epochs": f"{run.epochs} epochs" if run.epochs is not None else "",
         "frozen": "heads alone" if run.frozen else "",
+        "narrow": f"widths {', '.join(f'{width:g}' for width in run.narrow)} inside" if run.narrow is not None else "",
+        "ends": f"ends after {run.ends}" if run.ends else "",
+        "teacher": f"taught by the {run.teacher}" if run.teacher else "",
         "start": (f"from {run.start}" if run.start else "from scratch") if run.start != first.start else "",
         "recipe": f"recipe {run.recipe}" if run.recipe != first.recipe else "",
     }

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import warnings
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from numbers import Integral, Real
@@ -19,7 +19,7 @@ import torch
 
 from trecx import data as datasets
 from trecx import paths
-from trecx.errors import TrecxError
+from trecx.errors import TrecxError, check_choice
 from trecx.experiments.machine import hardware, versions
 from trecx.experiments.records import (
     FILES,
@@ -44,7 +44,7 @@ from trecx.training.batches import Examples, resize, scale, to_input
 from trecx.training.device import arithmetic, default_device, keep_freed_memory
 from trecx.training.loop import Report, Training, log_probs, train
 from trecx.training.losses import early_weights
-from trecx.training.recipes import Recipe, get_recipe
+from trecx.training.recipes import DISTILLED, Recipe, get_recipe
 from trecx.training.weights import load_weights, save_weights
 
 # Fields of older manifests, with the value that changed nothing.
@@ -75,6 +75,10 @@ NUMBERS = {
     "width": Range(float, "a positive factor", 1 / 64, 4),
     "w_early": Range(float, "a positive loss weight", 1e-6, 100),
 }
+NARROW = Range(float, "positive factors", 1 / 64, 4)
+
+# What a run may learn from besides the labels: a trained baseline, or (early exits only) its own final exit.
+TEACHERS = ("baseline", "final")
 
 
 def _is_whole(value: Any) -> bool:
@@ -96,7 +100,9 @@ class Run:
     `data` is a prepared data set, by default the task's quick stand-in. `epochs`, `w_early` and `taps`
     replace the recipe's and the method's own where given; `width` and `extra_classes` change the network, `resolution`
     (pixels, 0 for the task's own) its inputs. `start` names trained weights to go on from, see `trecx.training.start`
-    (they need not be there before the training); `frozen` then trains the heads alone.
+    (they need not be there before the training); `frozen` then trains the heads alone. `narrow` are the widths inside a
+    nested network, `ends` is the stage after which the backbone stops. `teacher` adds knowledge distillation: from a
+    trained `baseline` of the same data and recipe, or to the early exits from the `final` one.
     """
 
     task: str
@@ -112,6 +118,9 @@ class Run:
     start: str = ""
     frozen: bool = False
     resolution: int = 0
+    narrow: tuple[float, ...] | None = None
+    ends: str = ""
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -132,8 +141,15 @@ class Run:
             )
         if self.frozen and not self.start:
             raise TrecxError("a frozen backbone needs trained weights: give start as well")
-        if self.resolved_recipe.teacher and not self.start:
+        own_teacher = get_recipe(self.recipe, self.task).teacher
+        if own_teacher and not self.start:
             raise TrecxError(f"recipe {self.recipe!r} learns from trained weights: give start as well")
+        if self.teacher and own_teacher:
+            raise TrecxError(f"recipe {self.recipe!r} has a teacher of its own: leave teacher out")
+        if self.start and method.head == "nested":
+            raise TrecxError(f"start {self.start!r} has no network inside: choose another method than 'nested'")
+        if self.narrow == method.narrow.get(self.task):
+            self._set("narrow", None)
         if task.input_shape[1:] == (self.resolution, self.resolution):
             self._set("resolution", 0)
         self._settle_taps(method)
@@ -144,11 +160,17 @@ class Run:
 
     def _check_types(self) -> None:
         """Refuse values of the wrong type or out of range; numbers become plain int and float."""
-        for field in ("task", "method", "data", "recipe", "start"):
+        for field in ("task", "method", "data", "recipe", "start", "ends", "teacher"):
             if not isinstance(getattr(self, field), str):
                 raise TrecxError(f"{field} {getattr(self, field)!r} is impossible: give a name, as text")
         if not isinstance(self.frozen, bool):
             raise TrecxError(f"frozen {self.frozen!r} is impossible: choose True or False")
+        if self.teacher:
+            check_choice("teacher", self.teacher, TEACHERS)
+        if self.narrow is not None:
+            if not isinstance(self.narrow, list | tuple):
+                raise TrecxError(f"narrow {self.narrow!r} is impossible: give a tuple of widths, such as (0.5, 0.75)")
+            self._set("narrow", tuple(NARROW.read("narrow", width) for width in self.narrow))
         for field, allowed in NUMBERS.items():
             value = getattr(self, field)
             if value is not None or field not in ("epochs", "w_early"):
@@ -176,6 +198,8 @@ class Run:
 
     def _settle_weight(self, method: Method) -> None:
         """Refuse a loss weight that would change nothing; the method's own is left out."""
+        if self.teacher == "final" and not (self.taps or method.taps[self.task]):
+            raise TrecxError(f"method {self.method!r} has no early exit to teach: choose teacher 'baseline', or none")
         if self.w_early is None:
             return
         exits = self.taps or method.taps[self.task]
@@ -187,19 +211,23 @@ class Run:
 
     @property
     def resolved_recipe(self) -> Recipe:
-        """The recipe with this run's epochs."""
-        return get_recipe(self.recipe, self.task, self.epochs)
+        """The recipe with this run's epochs, and the share of a teacher if the run has one."""
+        recipe = get_recipe(self.recipe, self.task, self.epochs)
+        return replace(recipe, teacher=DISTILLED) if self.teacher else recipe
 
     @property
     def name(self) -> str:
         """Readable and unique among the runs of a data set."""
         options = [f"w{_digits(self.w_early)}"] if self.w_early is not None else []
         options += [f"tap-{'-'.join(self.taps)}"] if self.taps is not None else []
+        options += [f"narrow{'-'.join(map(_digits, self.narrow))}"] if self.narrow is not None else []
         options += [f"width{_digits(self.width)}"] if self.width != 1 else []
+        options += [f"ends-{self.ends}"] if self.ends else []
         options += [f"extra{self.extra_classes}"] if self.extra_classes else []
         options += [f"res{self.resolution}"] if self.resolution else []
         options += [f"from-{self.start}"] if self.start else []
         options += ["frozen"] if self.frozen else []
+        options += [f"teacher-{self.teacher}"] if self.teacher else []
         parts = [self.task, self.method, *options, f"{self.recipe}{self.resolved_recipe.epochs}", f"seed{self.seed}"]
         return "-".join(parts)
 
@@ -207,7 +235,7 @@ class Run:
     def design(self) -> "Design":
         """What decides the network, weights aside."""
         classes = len(TASKS[self.task].classes) + self.extra_classes
-        return Design(self.task, self.method, self.taps, self.width, classes, self.resolution)
+        return Design(self.task, self.method, self.taps, self.width, classes, self.resolution, self.narrow, self.ends)
 
     def network(self) -> EarlyExitNetwork:
         """The network with fresh weights; those of `start` come in when it is trained."""
@@ -225,6 +253,8 @@ class Design:
     width: float
     classes: int
     resolution: int
+    narrow: tuple[float, ...] | None
+    ends: str
 
     def build(self) -> EarlyExitNetwork:
         """The network with weights from torch's random state."""
@@ -235,6 +265,8 @@ class Design:
             width=self.width,
             classes=self.classes,
             resolution=self.resolution,
+            narrow=self.narrow,
+            ends=self.ends,
         )
 
 
@@ -385,7 +417,8 @@ def _train(run: Run, target: Path, report: Report) -> None:
         shares=tuple(c / cost.macs[-1] for c in cost.macs[:-1]),
         w_early=run.w_early,
         frozen=run.frozen,
-        teacher=start.teacher(run.start) if recipe.teacher else None,
+        teacher=_teacher(run, device),
+        final_teaches=run.teacher == "final",
     )
     examples = Examples(*splits[0], *splits[1])
     progress = train(network, training, examples, state=partial / "state.safetensors", report=report, device=device)
@@ -483,7 +516,37 @@ def identity(run: Run, checksum: str) -> dict[str, Any]:
     }
     if run.start:
         ident["start"] = start.checksum(run.start)
+    if run.teacher == "baseline":
+        ident["start"] = hashlib.sha256(_taught_by(run).weights.read_bytes()).hexdigest()
     return _as_json(ident)
+
+
+def _taught_by(run: Run) -> Record:
+    """The trained baseline that `run` learns from: of its seeds the best on validation of those that have weights.
+
+    Raises:
+        TrecxError: there is none.
+    """
+    wanted = Run(run.task, "baseline", run.data, run.recipe, epochs=run.epochs, resolution=run.resolution)
+    for published_only in (True, False):
+        trained = [r for r in all_records(run.data, published_only=published_only) if r.weights.is_file()]
+        fitting = [r for r in trained if settings(r)["run"] | {"seed": 0} == _as_json(asdict(wanted))]
+        if fitting:
+            return max(fitting, key=lambda r: float(r.accuracies("val")[-1]))
+    raise TrecxError(
+        f"{run.name} learns from a trained baseline and there is none: run `python -m trecx train --task {run.task} "
+        f"--method baseline --data {run.data} --recipe {run.recipe}` first"
+    )
+
+
+def _teacher(run: Run, device: torch.device) -> torch.nn.Module | None:
+    """The trained network that `run` learns from, if there is one."""
+    if run.teacher == "baseline":
+        record = _taught_by(run)
+        network = run_of(record).network()
+        load_weights(network, record.weights)
+        return network
+    return start.teacher(run.start) if run.start and run.resolved_recipe.teacher else None
 
 
 @cache

@@ -28,6 +28,27 @@ from trecx.experiments.runs import NUMBERS, Run, find, publish
 
 ENGINES = ("local", "ray")
 
+# Fields that hold several values of one network, which are one text, and an example of each.
+TEXTS = {"taps": "block1,block3", "narrow": "0.5,0.75"}
+
+
+def as_tuple(field: str, text: Any) -> Any:
+    """The values in a text of TEXTS, as `Run` takes them; what is no such text as it is.
+
+    Raises:
+        TrecxError: a width that is no number.
+    """
+    if field == "narrow" and isinstance(text, int | float) and not isinstance(text, bool):
+        return (text,)
+    if not isinstance(text, str):
+        return text
+    if field == "taps":
+        return tuple(text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise TrecxError(f"narrow {text!r} is impossible: give widths, such as {TEXTS['narrow']}") from error
+
 
 def own(name: str) -> Path:
     """The file of one of the project's own sweeps; TrecxError with their names otherwise."""
@@ -93,12 +114,11 @@ def _choices(field: str, value: Any) -> list[Any]:
         raise TrecxError(f"{field} is an empty list: give one value or more")
     for one in values:
         if isinstance(one, list | dict):
-            hint = "; several exits of one network are one text, such as 'block1,block3'" if field == "taps" else ""
+            hint = f"; several of one network are one text, such as {TEXTS[field]!r}" if field in TEXTS else ""
             raise TrecxError(f"{field} has {type(one).__name__} {one!r} for one value: give a plain value{hint}")
         if field in NUMBERS and isinstance(one, str):
             raise TrecxError(f"{field} {one!r} is text in YAML: write it as a plain number, such as 2 or 0.5")
-    # Several exits of one network: "block1,block3".
-    return [tuple(one.split(",")) if field == "taps" and isinstance(one, str) else one for one in values]
+    return [as_tuple(field, one) if field in TEXTS and one is not None else one for one in values]
 
 
 def execute_all(

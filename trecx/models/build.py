@@ -12,7 +12,8 @@ from trecx.errors import TrecxError
 from trecx.models.backbones import BACKBONES
 from trecx.models.heads import ConcatHead, DepthwiseExit, EarlyViewHead, ExitHead, FinalHead, branch_conv
 from trecx.models.layers import Channels, Flatten, MixedPool, separable
-from trecx.models.methods import ExitKind, FinalKind, get_method
+from trecx.models.methods import ExitKind, FinalKind, Method, get_method
+from trecx.models.nested import nested_parts
 from trecx.models.network import EarlyExitNetwork, inference, stages
 from trecx.tasks import TASKS, Geometry, Init, get_task
 
@@ -28,6 +29,8 @@ def build(
     width: float = 1.0,
     classes: int | None = None,
     resolution: int = 0,
+    narrow: tuple[float, ...] | None = None,
+    ends: str = "",
 ) -> EarlyExitNetwork:
     """Build a network with fresh weights from torch's random state (paper Fig. 1 to 6).
 
@@ -41,18 +44,29 @@ def build(
         classes: number of classes, instead of the task's own (claim C11 adds one).
         resolution: side of the square inputs in pixels, 0 for the task's own; the final pooling covers what is left.
 
+        narrow: of method `nested`, widths of the networks inside, ascending and below `width`, instead of its own.
+        ends: the backbone's last stage, the rest of it is left out; empty for all of it. The final pooling covers the
+            whole map there.
+
     Raises:
-        TrecxError: unknown task, method or tap, taps that the method cannot have, an impossible resolution, or a width
-            that is not positive.
+        TrecxError: unknown task, method, tap or stage, taps that the method cannot have, an impossible resolution, a
+            width that is not positive, or narrow widths that are not below it.
     """
     spec, m = get_task(task), get_method(method, task)
     if not width > 0:
         raise TrecxError(f"width {width} is impossible: choose a positive factor, 1.0 for the benchmark")
     classes = classes or len(spec.classes)
-    backbone = BACKBONES[task](width)
+    backbone = _trunk(task, width, ends)
     maps = tap_shapes(backbone, input_shape(task, resolution))
     final_shape = list(maps.values())[-1]
     g = spec.geometry
+    pool = final_shape[1:] if resolution or ends else m.final_pool or g.final_pool
+    widths = _narrow_widths(m, task, width, narrow)
+    if m.head == "nested":
+        if taps not in (None, m.taps[task]):
+            raise TrecxError(f"method {method!r} exits by width, not by stage: give narrow, its widths, and no taps")
+        trunks = [*(_trunk(task, w, ends) for w in widths), backbone]
+        return EarlyExitNetwork(*nested_parts(trunks, pool, classes, g.init[2]), m.rule)
     chosen = m.taps[task] if taps is None else taps
     if taps and not m.head:
         raise TrecxError(f"method {method!r} has no exit to place: choose a method with an early exit")
@@ -62,10 +76,30 @@ def build(
     if m.final != "plain" and len(chosen) != 1:
         raise TrecxError(f"method {method!r} pairs one early exit with the final one: give one tap, not {len(chosen)}")
     exits = {tap: _exit_head(m.head, g, maps[tap], final_shape[0], classes) for tap in chosen}
-    pool = final_shape[1:] if resolution else m.final_pool or g.final_pool
     early = (exits[chosen[0]].features, maps[chosen[0]]) if chosen else None
     final = FINAL_HEADS[m.final](_Ending(g, final_shape, pool, classes, early))
     return EarlyExitNetwork(backbone, exits, final, m.rule)
+
+
+def _trunk(task: str, width: float, ends: str) -> nn.Sequential:
+    """A task's backbone up to and including the stage `ends`, all of it for an empty name."""
+    backbone = BACKBONES[task](width)
+    names = [name for name, _ in stages(backbone)]
+    if ends and ends not in names[1:]:
+        raise TrecxError(f"no stage {ends!r} to end after in {task}: choose one of {', '.join(names[1:])}")
+    return backbone[: names.index(ends) + 1] if ends else backbone
+
+
+def _narrow_widths(m: Method, task: str, width: float, narrow: tuple[float, ...] | None) -> tuple[float, ...]:
+    """The widths inside a nested network; none for other methods."""
+    if m.head != "nested":
+        if narrow:
+            raise TrecxError(f"method {m.name!r} has no network inside: narrow is for method 'nested'")
+        return ()
+    widths = m.narrow[task] if narrow is None else narrow
+    if not widths or not all(a < b for a, b in pairwise((0.0, *widths, width))):
+        raise TrecxError(f"narrow {widths} is impossible: choose ascending widths above 0 and below {width}")
+    return widths
 
 
 def input_shape(task: str, resolution: int = 0) -> Shape:

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from trecx.errors import TrecxError, check_choice
 from trecx.models.heads import DepthwiseExit, EarlyViewHead, ExitHead, FinalHead
 from trecx.models.methods import Rule
+
+Maps = tuple[Tensor, ...]  # of a nested network: what a layer reads, one map a group of channels
 
 # A sample leaves at the first early exit whose confidence compares so with the threshold.
 RULES: dict[Rule, Callable[[Tensor, float], Tensor]] = {">": operator.gt, ">=": operator.ge}
@@ -159,7 +162,12 @@ def inference(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _rows(x: Tensor, rows: Tensor) -> Tensor:
-    """The given samples of a batch (N, C, H, W), in the memory layout they had: another one would slow what follows."""
+def _rows(x: Any, rows: Tensor) -> Any:
+    """The given samples of a batch (N, C, H, W), in the memory layout they had: another one would slow what follows.
+
+    A nested network's stages hand on a tuple of such batches.
+    """
+    if isinstance(x, tuple):
+        return tuple(_rows(part, rows) for part in x)
     layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     return x[rows].contiguous(memory_format=layout)

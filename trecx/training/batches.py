@@ -110,7 +110,11 @@ def make_batch(data: Examples, rows: Tensor, recipe: Recipe, task: str, draw: Ge
 @torch.no_grad()
 def soften(x: Tensor, labels: Tensor, teacher: nn.Module, share: float) -> Tensor:
     """In place of each label a distribution over the classes (N, classes), `share` of it the teacher's answer."""
-    answers = teacher(x)[-1].float().softmax(1)
+    return mix_targets(labels, teacher(x)[-1].float().softmax(1), share)
+
+
+def mix_targets(labels: Tensor, answers: Tensor, share: float) -> Tensor:
+    """`share` of the answers (N, classes), the rest of the labels (N,): a distribution over the classes a sample."""
     return torch.lerp(F.one_hot(labels, answers.shape[1]).float(), answers, share)
 
 

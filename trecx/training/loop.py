@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from trecx.errors import TrecxError
 from trecx.models.methods import Method
 from trecx.models.network import EarlyExitNetwork, inference
-from trecx.training.batches import Examples, _mix, batches, make_batch, scale, soften
+from trecx.training.batches import Examples, _mix, batches, make_batch, mix_targets, scale, soften
 from trecx.training.device import autocast, default_device
 from trecx.training.losses import early_weights, exit_losses, joint_loss
 from trecx.training.optimizer import Average, make_optimizer
@@ -40,6 +40,8 @@ class Training:
         frozen: train the heads only; the backbone keeps its weights and its batch norm statistics.
         teacher: a trained network whose last answer every exit learns from, where the recipe asks for it: knowledge
             distillation (Hinton et al. 2015) at temperature 1.
+        final_teaches: in place of a teacher the final exit's answers, without their gradient, for the early exits
+            (Phuong and Lampert 2019).
 
     Raises:
         TrecxError: the recipe asks for a teacher and there is none.
@@ -53,9 +55,10 @@ class Training:
     w_early: float | None = None
     frozen: bool = False
     teacher: nn.Module | None = None
+    final_teaches: bool = False
 
     def __post_init__(self) -> None:
-        if self.recipe.teacher and self.teacher is None:
+        if self.recipe.teacher and self.teacher is None and not self.final_teaches:
             raise TrecxError(f"recipe {self.recipe.name!r} learns from a teacher: give the trained network")
 
     def early_weights(self, epoch: int) -> list[float]:
@@ -177,6 +180,9 @@ def _one_step(learner: _Learner, training: Training, batch: tuple[Tensor, Tensor
             labels = soften(x, labels, training.teacher, recipe.teacher)
         logits = learner.forward(x)
     losses = exit_losses(logits, labels, padded)
+    if training.final_teaches:
+        answers = mix_targets(labels, logits[-1].detach().float().softmax(1), recipe.teacher)
+        losses = [*exit_losses(logits, answers, padded)[:-1], losses[-1]]
     learner.optimizer.zero_grad(set_to_none=True)
     joint_loss(losses, weights).backward()
     if recipe.clip:

@@ -19,6 +19,9 @@ Batching = Literal["shuffle", "fixed", "pad"]
 Precision = Literal["float32", "bfloat16"]
 
 
+DISTILLED = 0.7  # share of each target that is the teacher's answer, where a run and not its recipe asks for one
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained on one task.
@@ -47,7 +50,7 @@ class Recipe:
     precision: Precision = "float32"  # or bfloat16, where the processor is made for it, see trecx.training.device
     ema: float = 0.0  # decay a step of the moving average that is validated and kept; 0: the weights themselves
     head_rate: float = 1.0  # factor on the rate of the early exits, which start fresh where the rest is trained
-    teacher: float = 0.0  # share of each target that is the answer of the network that training starts from
+    teacher: float = 0.0  # share of each target that is the answer of a teacher, the network that training starts from
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, get_args(Optimizer))

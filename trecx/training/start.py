@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trecx import paths
 from trecx.errors import TrecxError
 from trecx.models.build import build
-from trecx.models.network import EarlyExitNetwork
+from trecx.models.network import EarlyExitNetwork, stages
 from trecx.tasks import get_task
 from trecx.training.weights import load_tensors
 
@@ -53,6 +53,7 @@ def teacher(start: str) -> nn.Module:
 def apply(network: EarlyExitNetwork, start: str) -> None:
     """Give `network` the trained backbone and final classifier; what is new in it keeps its fresh weights.
 
+    A backbone that ends early takes the stages that it has; its classifier looks at another map and starts fresh.
     A final head with more inputs than the pooled last map (EV-assistance, concatenation) gets the trained classifier
     for these and zeros for the others: before training its final exit gives the trained network's answers.
 
@@ -67,13 +68,18 @@ def apply(network: EarlyExitNetwork, start: str) -> None:
     tensors, _ = load_tensors(path)
     own = network.state_dict()
     copies: list[tuple[Tensor, Tensor]] = []
+    theirs = {name.split(".")[1] for name in tensors if name.startswith("backbone.")}
+    missing = theirs - {name for name, _ in stages(network.backbone)}
     for name, value in tensors.items():
         target = own.get(name)
+        if missing and (name.split(".")[1] in missing or name.startswith("final.")):
+            continue
         if target is not None and name == "final.classifier.weight" and target.shape[0] == value.shape[0]:
             target = target[:, : value.shape[1]]  # the columns of the pooled last map come first
         if target is None or target.shape != value.shape:
             raise TrecxError(f"{path} does not fit this network: {name} has no place of shape {tuple(value.shape)}")
         copies.append((target, value))
-    own["final.classifier.weight"].zero_()
+    if not missing:
+        own["final.classifier.weight"].zero_()
     for target, value in copies:
         target.copy_(value)
