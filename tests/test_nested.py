@@ -23,7 +23,8 @@ def randomise(network: nn.Module) -> nn.Module:
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             noise = torch.randn(value.shape, generator=draw)
-            value.copy_(1 + 0.1 * noise.abs() if name.endswith("var") else 0.3 * noise)
+            scale = value.dim() == 1 and name.endswith(("weight", "var"))
+            value.copy_(1 + 0.1 * noise.abs() if scale else 0.2 * noise)
     return network.eval()
 
 
