@@ -65,12 +65,22 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
     command.add_argument("--threshold", type=float, help="also stop early for real, at this confidence")
 
-    command = add("curve", "benefit curve of a record: accuracy and mean cost at every threshold")
+    command = add("curve", "benefit curve of a record, or of a cascade of two: accuracy and mean cost by threshold")
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
+    command.add_argument("second", metavar="RECORD", nargs="?", help="of the network that goes on where it is unsure")
     command.add_argument("--split", default="test", choices=["val", "test"], help="test by default")
     command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
     command.add_argument("--points", type=int, default=21, help="thresholds from 1 to 0 (default 21; 0: every one)")
+
+    command = add("recommend", "what to run for a loss of accuracy or a budget, chosen on published validation results")
+    command.add_argument("--task", required=True, help=", ".join(TASKS))
+    command.add_argument("--loss", type=float, help="accuracy that may be lost, in points (default 1)")
+    command.add_argument("--budget", type=float, help="instead: mean cost of a sample, in millions of the unit")
+    command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
+    command.add_argument(
+        "--guarantee", type=float, help="probability of losing no more, such as 0.9; costs some saving"
+    )
 
     command = add("robustness", "keyword spotting with clips moved in time, in noise, and without a word")
     command.add_argument("record", metavar="RECORD", nargs="+", help="folder or name of a run record with weights")
@@ -197,11 +207,15 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
 
     from trecx.evaluation.trace import at_thresholds, benefit_curve
+    from trecx.experiments.composed import cascade
     from trecx.experiments.records import open_record
 
     if options.points != 0 and not 2 <= options.points <= MOST_POINTS:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
-    trace = open_record(options.record).trace(options.split, score=options.score, unit=options.unit)
+    record = open_record(options.record)
+    if options.second:
+        record = cascade(record, open_record(options.second))
+    trace = record.trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
     curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)
     rows = zip(curve.thresholds, curve.accuracy, curve.cost, curve.shares, strict=True)
@@ -209,6 +223,19 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
         {"threshold": float(t), "accuracy": 100 * float(a), options.unit: float(c), "shares": [float(v) for v in s]}
         for t, a, c, s in rows
     ]
+
+
+def _recommend(options: argparse.Namespace) -> dict[str, Any]:
+    from trecx.analysis.choice import recommend
+    from trecx.experiments.results import alike
+
+    if options.loss is not None and options.budget is not None:
+        raise TrecxError("loss and budget are two questions: give one of them")
+    loss = 1.0 if options.loss is None else options.loss
+    limits = {"loss": loss, "budget": options.budget, "guarantee": options.guarantee}
+    found = asdict(recommend(alike(options.task), unit=options.unit, **limits))
+    # JSON has no NaN: an interval that too few seeds cannot give is null.
+    return {key: None if value != value else value for key, value in found.items()}
 
 
 def _reference(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -310,6 +337,7 @@ _COMMANDS = {
     "sweep": _sweep,
     "evaluate": _evaluate,
     "curve": _curve,
+    "recommend": _recommend,
     "robustness": _robustness,
     "reference": _reference,
     "results": _results,
