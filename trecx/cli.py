@@ -89,6 +89,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--per-class", type=int, default=60, help="at most so many clips a class (default 60; 0: all)")
     command.add_argument("--publish", action="store_true", help="put the results into the book")
 
+    command = add("export", "ONNX stages of a record, float32 and int8, checked; two records make a cascade")
+    command.add_argument("record", metavar="RECORD", nargs="+", help="folder or name of a run record with weights")
+    command.add_argument("out", metavar="OUT", help="folder to write")
+    command.add_argument("--c", action="store_true", help="also the int8 stages as C, with a Makefile")
+
     command = add("reference", "evaluate the authors' released weights, read from a clone of their repository")
     command.add_argument("path", metavar="PATH", help="a clone of https://github.com/nikhilghanathe/t-recx")
     command.add_argument("--publish", action="store_true", help="put the records, without weights, into the book")
@@ -266,6 +271,24 @@ def _robustness(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def _export(options: argparse.Namespace) -> dict[str, Any]:
+    from trecx.deploy.export import export
+    from trecx.experiments.records import open_record
+
+    records = [open_record(name) for name in options.record]
+    made = export(records, Path(options.out).expanduser(), c=options.c, say=_say)
+    found, accuracy = made.manifest, made.manifest["accuracy"]["test"]
+    return {
+        "export": str(made.folder),
+        "stages": len(found["stages"]),
+        "float_difference": found["check"]["float_difference"],
+        "float_accuracies": _percent(accuracy["float"]),
+        "int8_accuracies": _percent(accuracy["int8"]),
+        "float_bytes": found["bytes"]["float"],
+        "int8_bytes": found["bytes"]["int8"],
+    }
+
+
 def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
     """For the text table: the costs relative to the paper's baseline, in place of the list of points."""
     shown = {key: row[key] for key in ("task", "method", "samples")}
@@ -339,6 +362,7 @@ _COMMANDS = {
     "curve": _curve,
     "recommend": _recommend,
     "robustness": _robustness,
+    "export": _export,
     "reference": _reference,
     "results": _results,
     "data": _data,

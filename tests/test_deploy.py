@@ -1,0 +1,205 @@
+"""Exports: one sentence where something is missing; ONNX, int8 and C against PyTorch and ONNX Runtime."""
+
+import json
+import shutil
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from trecx import cli, data
+from trecx.data import Dataset
+from trecx.deploy import device, graphs, needs
+from trecx.deploy.export import Export, export
+from trecx.deploy.graphs import Affine
+from trecx.errors import TrecxError
+from trecx.experiments.records import Record, pack, write
+from trecx.experiments.runs import Run, cost_of, inputs, labels
+from trecx.models.build import build, input_shape
+from trecx.models.methods import METHODS
+from trecx.models.network import inference
+from trecx.training.loop import log_probs
+from trecx.training.weights import save_weights
+
+needs_onnx = pytest.mark.skipif(
+    not all(map(find_spec, (*needs.EXPORT, *needs.GENERATE))), reason="needs `pip install -e '.[deploy]'`"
+)
+needs_arm = pytest.mark.skipif(
+    not all(map(shutil.which, needs.CORTEX_M)), reason="needs gcc-arm-none-eabi, picolibc-arm-none-eabi, qemu"
+)
+
+
+@pytest.fixture
+def small_data(monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Keyword-like data in place of every data set."""
+    draw = np.random.default_rng(0)
+    parts: dict[str, Any] = {}
+    for split, n in (("train", 48), ("val", 24), ("test", 24)):
+        parts[f"y_{split}"] = np.arange(n, dtype=np.uint8) % 12
+        parts[f"x_{split}"] = draw.normal(size=(n, 49, 10, 1)).astype(np.float32)
+    made = Dataset(
+        name="quick_words", title="toy", description="toy", stand_in=True, classes=(), checksum="abc", **parts
+    )
+    monkeypatch.setattr(data, "load", lambda name, split_seed=0: made)
+    return made
+
+
+def write_trained(run: Run, made: Dataset, root: Path) -> Record:
+    """A record of fresh weights with what they really predict; batch norm has statistics to fold."""
+    network = run.network()
+    x = inputs(made, "train", run)
+    with torch.no_grad():
+        network.train()(x)
+    network.eval()
+    predictions: dict[str, Any] = {}
+    for split in ("val", "test"):
+        predictions[f"{split}_log_probs"] = pack(log_probs(network, inputs(made, split, run), run.task))
+        predictions[f"{split}_labels"] = labels(made, split).numpy().astype(np.uint8)
+    manifest = {"run": asdict(run), "cost": asdict(cost_of(run)), "data": {"checksum": "abc", "stand_in": True}}
+    folder = root / run.data / run.name
+    folder.mkdir(parents=True)
+    write(folder, manifest, pd.DataFrame({"epoch": [1]}), predictions)
+    save_weights(network, folder / "weights.safetensors")
+    return Record(folder)
+
+
+def test_what_is_missing_is_said_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "find_spec", lambda module: None)
+    with pytest.raises(
+        TrecxError, match=r"an export needs onnx, onnxruntime and onnxscript: run `pip install -e '\.\["
+    ):
+        export([], Path("nowhere"))
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(TrecxError, match=r"needs .*qemu-system-arm: run `apt-get install gcc-arm-none-eabi picolibc"):
+        needs.programs("the Cortex-M build", needs.CORTEX_M)
+
+
+def test_int8_by_hand() -> None:
+    """Scale 0.5 and zero point 3: halves of a step go to even, and what does not fit is cut."""
+    x = np.array([0, 0.25, 0.75, -0.5, 1000, -1000], dtype=np.float32)
+    assert Affine(0.5, 3).to_int8(x).tolist() == [3, 3, 5, 2, 127, -128]
+
+
+NETWORKS = [(method, "kws") for method in METHODS] + [(m, t) for m in ("trecx_ev", "sdn_fair") for t in ("ic", "vww")]
+QUICKLY = ("trecx_concat", "sdn_fair")  # maps that two later stages read, and several exits
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("method", "task"),
+    [pytest.param(*n, marks=[pytest.mark.slow] * (n[0] not in QUICKLY or n[1] != "kws")) for n in NETWORKS],
+)
+def test_stages_of_every_network_give_its_logits(method: str, task: str, tmp_path: Path) -> None:
+    """Cut into one graph an exit and run in order, they are the network; a stage reads nothing but earlier maps."""
+    from trecx.deploy.runtime import Stages
+
+    torch.manual_seed(0)
+    network = build(task, method)
+    x = torch.randn(2, *input_shape(task))
+    network.train()(x)
+    stages = graphs.cut(graphs.trace(network, input_shape(task)))
+    assert len(stages) == network.num_exits
+    graphs.save(stages, tmp_path / "float")
+    ran = Stages([tmp_path / "float" / f"stage{k + 1}.onnx" for k in range(len(stages))])
+    with inference(network):
+        expected = torch.stack(network(x), 1).numpy()
+    np.testing.assert_allclose(ran.logits(x.numpy()), expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    made = {"input"}
+    operators = 0
+    for stage in stages:
+        assert {i.name for i in stage.graph.input} <= made
+        made |= {o.name for o in stage.graph.output}
+        operators += sum(node.op_type == "Conv" for node in stage.graph.node)
+    assert operators == sum(isinstance(m, torch.nn.Conv2d) for m in network.modules())  # each runs once
+
+
+@needs_onnx
+def test_confident_samples_run_no_further_stage(small_data: Dataset, tmp_path: Path) -> None:
+    made = export([write_trained(Run("kws", "trecx_ev"), small_data, tmp_path)], tmp_path / "out")
+    trace = made.trace("test", [1.0, 2.0])
+    threshold = float(np.median(trace.scores))
+    x = made.affine.to_int8(made.inputs("test"))
+    labels, exits = made.stages("int8").predict(x, threshold)
+    np.testing.assert_array_equal(exits, trace.leave(threshold))
+    right, _ = trace.outcome(threshold)
+    np.testing.assert_array_equal(labels == made.predictions["test_labels"], right)
+    for kind in ("float", "int8"):
+        assert np.abs(np.subtract(*made.manifest["accuracy"]["test"].values())).max() < 0.2, kind
+
+
+@needs_onnx
+def test_a_cascade_is_both_networks_in_a_row(small_data: Dataset, tmp_path: Path) -> None:
+    narrow = write_trained(Run("kws", "baseline", width=0.25), small_data, tmp_path)
+    wide = write_trained(Run("kws", "baseline"), small_data, tmp_path)
+    made = export([narrow, wide], tmp_path / "out")
+    assert made.manifest["stages"] == [
+        {"reads": ["input"], "writes": ["logits1"]},
+        {"reads": ["input"], "writes": ["logits2"]},
+    ]
+    first, second = (record.manifest["cost"]["macs"][0] for record in (narrow, wide))
+    assert made.manifest["cost"]["macs"] == [first, first + second]
+    alone = export([wide], tmp_path / "alone")
+    x = made.inputs("test")
+    np.testing.assert_array_equal(made.stages("float").logits(x)[:, 1], alone.stages("float").logits(x)[:, 0])
+
+
+@needs_onnx
+def test_bad_exports_get_one_sentence(
+    small_data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = write_trained(Run("kws", "baseline", width=0.25), small_data, tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    assert cli.main(["export", str(record.folder), str(tmp_path / "mine")]) == 2
+    assert "is there and is no export: give a new folder" in capsys.readouterr().err
+    assert cli.main(["export", *[str(record.folder)] * 3, str(tmp_path / "new")]) == 2
+    assert "3 records are impossible: give one, or two for a cascade" in capsys.readouterr().err
+    made = export([record], tmp_path / "new")
+    with pytest.raises(TrecxError, match=r"has no C code: export again with --c"):
+        device.build_host(made)
+    monkeypatch.setattr("trecx.deploy.export.FLOAT_TOLERANCE", -1.0)
+    with pytest.raises(TrecxError, match="differ from PyTorch"):
+        export([record], tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "export.json").read_text()) == made.manifest  # nothing is lost
+
+
+@pytest.fixture
+def in_c(small_data: Dataset, tmp_path: Path) -> Export:
+    """A small network with an early exit, in C."""
+    run = Run("kws", "trecx_ev", width=0.25)
+    return export([write_trained(run, small_data, tmp_path)], tmp_path / "out", c=True)
+
+
+@needs_onnx
+@pytest.mark.slow
+def test_c_on_the_host_gives_what_onnx_runtime_gives(in_c: Export) -> None:
+    x = in_c.affine.to_int8(in_c.inputs("test"))
+    device.build_host(in_c)
+    outputs = device.run_host(in_c, x)
+    assert device.compare(in_c, outputs, x)["difference"] < device.LOGIT_TOLERANCE
+    trace = in_c.trace("test", [1.0, 2.0])
+    np.testing.assert_allclose(outputs.confidence[:, 0], trace.scores[:, 0], atol=1e-6)
+    threshold = float(np.sort(trace.scores[:, 0])[11:13].mean())
+    assert device.exits_taken(in_c, x, threshold) == trace.leave(threshold).tolist()
+
+
+@needs_onnx
+@needs_arm
+@pytest.mark.slow
+def test_emulated_counts_repeat_and_the_decision_is_cheap(in_c: Export) -> None:
+    x = in_c.affine.to_int8(in_c.inputs("test"))[:2]
+    device.build_device(in_c, "mps2-an386")
+    first, again = (device.run_device(in_c, "mps2-an386", x) for _ in range(2))
+    device.compare(in_c, first, x)
+    np.testing.assert_array_equal(first.instructions, again.instructions)
+    np.testing.assert_array_equal(first.stack, again.stack)
+    assert (first.decision < 0.01 * first.instructions.sum(1, keepdims=True)).all()
+    macs = np.diff(in_c.manifest["cost"]["macs"], prepend=0)
+    assert ((first.instructions > 10 * macs) & (first.instructions < 100 * macs)).all()
+    # A stage holds the largest of its maps on the stack at least.
+    assert (first.stack > 16 * 25 * 5).all()
