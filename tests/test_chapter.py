@@ -101,7 +101,9 @@ def test_a_chapter_shows_every_table(page: dict[str, Any], folders: Path) -> Non
     assert {"C2", "C3", "C4", "C5", "C6"} <= set(claims["claim"])
     claims = claims.set_index("claim")
     assert claims.loc["C2", "verdict"] == "not testable here"  # the accuracy comes with the weights
-    assert "vww BranchyNet (published)" in claims.loc["C9", "evidence"]  # the paper has none for MobileNet
+    assert (
+        "Visual Wake Words BranchyNet (published)" in claims.loc["C9", "evidence"]
+    )  # the paper has none for MobileNet
     assert "paper" not in page["tables"]["finetune-frozen"]
     assert set(page["tables"]["finetune-frozen-savings"]["drop"]) == {1, 2, 3}
 

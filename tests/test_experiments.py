@@ -11,9 +11,11 @@ import pytest
 from trecx import paths
 from trecx.analysis import claims, compare, tables
 from trecx.analysis.claims import CLAIMS, CONCAT_ALIKE, VERDICTS, Material
+from trecx.analysis.saving import Saving
 from trecx.analysis.wording import evidence_text
 from trecx.errors import TrecxError
 from trecx.evaluation import points
+from trecx.evaluation.stats import mean_of_means
 from trecx.experiments.records import Record, chosen_thresholds
 from trecx.experiments.results import Results, _settings, published
 from trecx.experiments.runs import Run
@@ -299,7 +301,7 @@ def test_place_is_reproduced_only_if_every_step_is_surely_positive(tmp_path: Pat
     rising = {tap: place(tap, a) for tap, a in (("block1", 0.3), ("block2", 0.6), ("block3", 0.9))}
     falling = dict(zip(rising, [*rising.values()][::-1], strict=True))
     level = {tap: place(tap, 0.6) for tap in ("block1", "block3")}
-    expected = ((rising, "reproduced"), (falling, "not reproduced"), (level, "not settled"))
+    expected = ((rising, "reproduced"), (falling, "contradicted"), (level, "not settled"))
     for places, verdict in expected:
         finding = CLAIMS["C10"](Material({}, placement=places))
         assert finding is not None
@@ -311,10 +313,10 @@ def test_place_is_reproduced_only_if_every_step_is_surely_positive(tmp_path: Pat
     [
         (0.8, [32.0, np.nan, 30.0], "not settled"),  # one seed misses; the paper saves 30.4
         (0.8, [np.nan] * 3, "not settled"),
-        (0.8, [9.0, np.nan, 11.0], "not reproduced"),  # the others save too little
-        (0.8, [9.0, 8.0, 11.0], "not reproduced"),
+        (0.8, [9.0, np.nan, 11.0], "contradicted"),  # the others save too little
+        (0.8, [9.0, 8.0, 11.0], "partly"),  # a saving, but surely less than the paper's
         (0.8, [29.0, 28.0, 30.0], "reproduced"),
-        (0.5, [np.nan] * 3, "not reproduced"),  # the final exit is surely not as accurate as the baseline
+        (0.5, [np.nan] * 3, "contradicted"),  # the final exit is surely not as accurate as the baseline
     ],
 )
 def test_a_missed_accuracy_settles_nothing_where_chance_may_have_missed_it(
@@ -327,7 +329,8 @@ def test_a_missed_accuracy_settles_nothing_where_chance_may_have_missed_it(
         ]
         for method, level in levels.items()
     }
-    monkeypatch.setattr(claims, "reductions", lambda *a: np.array(saved))
+    found = Saving(tuple(saved), mean_of_means([np.nan_to_num(saved)]))
+    monkeypatch.setattr(claims, "saving", lambda *a: found)
     finding = CLAIMS["C5"](Material({"kws": group}))
     assert finding is not None
     assert finding.verdict == verdict
@@ -347,12 +350,12 @@ def test_a_null_result_says_whether_it_excludes_what_the_paper_found(tmp_path: P
         return evidence_text(finding)
 
     assert "(paper +0.9)" in told(60)
-    assert "(paper +0.9, outside)" in told(4_000)
+    assert "(paper +0.9, excluded)" in told(4_000)
 
 
 @pytest.mark.parametrize(
     ("accuracies", "verdict"),
-    [((0.9, 0.6, 0.3), "reproduced"), ((0.6, 0.9, 0.3), "partly"), ((0.3, 0.6, 0.9), "not reproduced")],
+    [((0.9, 0.6, 0.3), "reproduced"), ((0.6, 0.9, 0.3), "partly"), ((0.3, 0.6, 0.9), "contradicted")],
 )
 def test_joined_maps_have_to_lie_between(accuracies: tuple[float, ...], verdict: str, tmp_path: Path) -> None:
     """Claim C7: copying beats joining the maps, which beats not copying."""

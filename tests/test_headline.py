@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from trecx import cli, paths
-from trecx.analysis import compare, together
+from trecx.analysis import compare, saving, together
 from trecx.analysis.tables import mean_points, method_points
 from trecx.experiments import reference
 from trecx.experiments.results import Results, gather
@@ -126,14 +126,14 @@ def test_a_miss_saves_nothing_or_leaves_no_mean(found: dict[str, Results], monke
 
 def test_other_samples_widen_the_interval_of_the_mean(found: dict[str, Results]) -> None:
     """Drawn anew, the saving scatters around what the real samples give; the interval has this and the seeds in it."""
-    redrawn = {task: together.redrawn(runs, task, resamples=60) for task, runs in found.items()}
-    saved, again = together.saved(found["vww"], "vww"), redrawn["vww"]
+    redrawn = {task: saving.redrawn(runs.methods, task, resamples=60) for task, runs in found.items()}
+    saved, again = saving.saved(found["vww"].methods, "vww"), redrawn["vww"]
     way = ("own final exit", "validation")
     drawn = again[way].mean(1)
     assert again[way].shape == (60, len(saved[way]))
     assert abs(drawn.mean() - saved[way].mean()) < 2 * drawn.std()
     assert drawn.std() > 0.5
-    row = {task: together.saved(runs, task)[way] for task, runs in found.items()}
+    row = {task: saving.saved(runs.methods, task)[way] for task, runs in found.items()}
     alone = together._row("", "", row)
     widened = together._row("", "", row, {task: draws[way] for task, draws in redrawn.items()})
     assert alone["low"] > widened["low"]
@@ -141,24 +141,24 @@ def test_other_samples_widen_the_interval_of_the_mean(found: dict[str, Results])
 
 
 def test_one_task_has_the_wider_interval_too(found: dict[str, Results], monkeypatch: pytest.MonkeyPatch) -> None:
-    ways = together.WAYS.values()
-    monkeypatch.setattr(together, "saved", lambda runs, task: dict.fromkeys(ways, np.array([20.0, 21.0, 22.0])))
+    ways = saving.WAYS.values()
+    monkeypatch.setattr(saving, "saved", lambda runs, task: dict.fromkeys(ways, np.array([20.0, 21.0, 22.0])))
     draws = np.random.default_rng(0).normal(21, 3, size=(100, 1)).repeat(3, axis=1)
-    monkeypatch.setattr(together, "redrawn", lambda runs, task: dict.fromkeys(ways, draws))
-    interval = together.saved_interval(found["vww"], "vww")
+    monkeypatch.setattr(saving, "redrawn", lambda runs, task: dict.fromkeys(ways, draws))
+    interval = saving.saved_interval(found["vww"].methods, "vww")
     assert interval.estimate == 21
     error = np.sqrt(1 / 3 + draws.mean(1).var())  # of the seeds, and of the samples
     assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * error, rel=0.01)
-    monkeypatch.setattr(together, "saved", lambda runs, task: dict.fromkeys(ways, np.array([20.0, np.nan])))
-    assert np.isnan(together.saved_interval(found["vww"], "vww").estimate)
+    monkeypatch.setattr(saving, "saved", lambda runs, task: dict.fromkeys(ways, np.array([20.0, np.nan])))
+    assert np.isnan(saving.saved_interval(found["vww"].methods, "vww").estimate)
 
 
 def test_claims_name_the_task_that_is_left_out(found: dict[str, Results]) -> None:
     verdicts = together.claims(found).set_index("claim")
-    assert "vww left out" in verdicts.loc["C2", "evidence"]
-    assert "vww" not in verdicts.loc["C2", "evidence"].split(";")[0]
+    assert "Visual Wake Words left out" in verdicts.loc["C2", "evidence"]
+    assert "Visual Wake Words" not in verdicts.loc["C2", "evidence"].split(";")[0]
     assert "C9" not in verdicts.index  # no rival has a record here
-    assert "vww" in verdicts.loc["C3", "evidence"]
+    assert "Visual Wake Words" in verdicts.loc["C3", "evidence"]
 
 
 def test_tables_by_one_command(found: dict[str, Results], capsys: pytest.CaptureFixture[str]) -> None:

@@ -248,7 +248,8 @@ def claims(found: Results, unit: str = "flops") -> pd.DataFrame:
     """The paper's claims about this task, our verdicts, and the numbers behind them."""
     task = found.task
     placement = found.places.get("trecx_ev", {}) if task == "kws" else {}  # claim C10 is about DS-CNN
-    return claims_table(Material({task: found.groups}, placement, found.extra_class, **MATERIAL.get(found.sweep, {})))
+    material = Material({task: found.groups}, placement, found.extra_class, **MATERIAL.get(found.sweep, {}))
+    return claims_table(material, {task: TASKS[task].title if found.stand_in else TASKS[task].full_title})
 
 
 def gates(found: Results, unit: str = "flops") -> pd.DataFrame:

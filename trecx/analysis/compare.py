@@ -14,6 +14,7 @@ from trecx.evaluation.stats import (
     Interval,
     holm,
     mean_interval,
+    mean_of_means,
     paired_difference,
     probability_of_improvement,
     sign_flip_test,
@@ -56,16 +57,30 @@ def difference(
     return paired_difference(ours, theirs).in_points()
 
 
-def judge(intervals: Sequence[Interval]) -> str:
-    """A verdict on differences that are claimed to be positive.
+def judge(found: Interval, claimed: float = np.nan) -> str:
+    """The verdict on one number that is claimed to be positive, and as large as `claimed` (NaN: of no certain size).
 
-    'reproduced' if all surely are, 'partly' if some are; else 'not reproduced' if one is surely negative, and 'not
-    settled' if every interval contains zero: too few seeds or samples to tell.
+    Each interval gets one verdict: above zero it is 'reproduced', or 'partly' if it ends below the claimed size; else
+    it holds zero or lies below, and is 'contradicted' if it excludes the claim (no size: any positive number), 'not
+    settled' if it does not. An interval that is not known settles nothing.
     """
-    sure = [interval.low > 0 for interval in intervals]
-    if any(sure):
-        return "reproduced" if all(sure) else "partly"
-    return "not reproduced" if any(interval.high < 0 for interval in intervals) else "not settled"
+    if found.low > 0:
+        return "partly" if found.high < claimed else "reproduced"
+    return "contradicted" if found.high < (0 if np.isnan(claimed) else claimed) else "not settled"
+
+
+def judge_all(verdicts: Iterable[str]) -> str:
+    """The verdict on a claim about several numbers, from theirs.
+
+    'reproduced' if all are, 'partly' if some are at least partly; else 'contradicted' if one is, and 'not settled' if
+    every one is.
+    """
+    given = [*verdicts]
+    if all(verdict == "reproduced" for verdict in given):
+        return "reproduced"
+    if any(verdict in ("reproduced", "partly") for verdict in given):
+        return "partly"
+    return "contradicted" if "contradicted" in given else "not settled"
 
 
 def shown(interval: Interval) -> str:
@@ -299,6 +314,32 @@ def static_saving(
         tuple(len(records) for records in ends),
         larger is smaller,
     )
+
+
+def curve_gain(a: Sequence[Record], b: Sequence[Record], resamples: int = 50, grid: int = 100) -> Interval:
+    """Accuracy of `a` minus that of `b`, averaged over the costs that both benefit curves cover, in points.
+
+    95 % interval: Student's over seeds, widened by the variance under new draws of the test samples, which all share.
+    NaN without a cost in common; no interval with fewer than three seeds.
+    """
+    matched = pairs(a, b)
+    first, second = (records[0].cost() for records in (a, b))
+    low, high = max(first[0], second[0]), min(first[-1], second[-1])
+    if low >= high:
+        return Interval(np.nan, np.nan, np.nan)
+    cost = np.linspace(low, high, grid)
+    traces = [(x.trace(), y.trace()) for x, y in matched]
+
+    def gains(draw: np.ndarray | None) -> np.ndarray:
+        drawn = traces if draw is None else [(x.take(draw), y.take(draw)) for x, y in traces]
+        lines = [[benefit_curve(trace) for trace in pair] for pair in drawn]
+        at = [[np.interp(cost, curve.cost[::-1], curve.accuracy[::-1]) for curve in pair] for pair in lines]
+        return np.array([100 * float(np.mean(x - y)) for x, y in at])
+
+    once = gains(None)
+    rng, n = np.random.default_rng(0), len(traces[0][0].correct)
+    again = [gains(rng.integers(n, size=n)).mean() for _ in range(resamples)]
+    return mean_of_means([once], known=[float(np.var(again))])
 
 
 def dominance(a: Sequence[Record], b: Sequence[Record], grid: int = 200) -> float:

@@ -1,6 +1,8 @@
 """A finding about a claim as data: a verdict and the numbers behind it, for text, tables and figures alike."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from trecx.evaluation.stats import Interval
 
@@ -14,7 +16,8 @@ class Evidence:
     measure: what is measured, in words; label: where (a task, an exit, a place of the exit, a task and a rival).
     estimate, low, high: the number and its 95 % interval, over seeds and test samples (savings: over seeds alone), in
     `unit`; NaN where there is none. paper: what the paper has there, in the same unit, NaN if it says nothing. by_seed:
-    the same number of each seed, NaN for one that missed its target. sides: (ours, theirs), what was compared.
+    the same number of each seed, NaN for one that missed its target. sides: (ours, theirs), what was compared. verdict:
+    that on this number alone, empty where it is only shown beside others.
     """
 
     measure: str
@@ -26,6 +29,7 @@ class Evidence:
     paper: float = NAN
     by_seed: tuple[float, ...] = ()
     sides: tuple[float, float] = (NAN, NAN)
+    verdict: str = ""
 
     @classmethod
     def of(cls, measure: str, label: str, interval: Interval, unit: str = "points", paper: float = NAN) -> "Evidence":
@@ -36,6 +40,11 @@ class Evidence:
     def interval(self) -> Interval:
         """The number with its interval, as judged."""
         return Interval(self.estimate, self.low, self.high)
+
+    @property
+    def seen(self) -> float:
+        """The half-width of the interval: an effect that is smaller than it would mostly go unnoticed."""
+        return (self.high - self.low) / 2
 
     @property
     def outside(self) -> bool:
@@ -62,3 +71,13 @@ class Finding:
         for item in self.evidence:
             found.setdefault(item.measure, []).append(item)
         return found
+
+    def renamed(self, names: Mapping[str, str]) -> "Finding":
+        """The same with other names for the tasks: `names` is task -> name, for the first word of labels and notes."""
+
+        def other(text: str) -> str:
+            first, rest = re.fullmatch(r"(\w*)(.*)", text, flags=re.DOTALL).groups()  # type: ignore[union-attr]
+            return names.get(first, first) + rest
+
+        evidence = tuple(replace(item, label=other(item.label)) for item in self.evidence)
+        return replace(self, evidence=evidence, notes=tuple(map(other, self.notes)))

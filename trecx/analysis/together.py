@@ -6,16 +6,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trecx.analysis import benchmark, tables
-from trecx.analysis.claims import RULES, Material, claims_table
+from trecx.analysis import benchmark
+from trecx.analysis.claims import RULES, Material, as_table, find_claims
 from trecx.analysis.compare import difference, dominance, shown, static_saving
-from trecx.evaluation.points import OperatingPoint, chosen_point, operating_points
-from trecx.evaluation.stats import Interval, bootstrap_points, mean_of_means
+from trecx.analysis.findings import Finding
+from trecx.analysis.saving import WAYS, redrawn, saved, smaller_draws
+from trecx.evaluation.points import OperatingPoint, chosen_point
+from trecx.evaluation.stats import Interval, bootstrap_points, mean_of_means, percentile_interval
 from trecx.evaluation.trace import Trace
 from trecx.experiments import reference
 from trecx.experiments.results import Results
 from trecx.models.methods import label_of
 from trecx.paper import paper
+from trecx.tasks import TASKS
 
 # Prior work as the authors coded it and as it was published: Table 2 and Figure 7.
 RIVALS = ("branchynet", "branchynet_fair", "sdn", "sdn_fair")
@@ -24,71 +27,10 @@ SCORES = {"max_prob": "largest softmax", "margin": "margin", "entropy": "entropy
 
 WHY_NOT = {"C2": {"vww": "its accuracy comes with the weights that the runs start from"}}
 
-# Row of the table (below which reference, how the threshold is chosen) -> as `tables.method_points` says it.
-WAYS = {
-    ("our baseline", "chosen on validation"): ("own baseline", "validation"),
-    ("our baseline", "paper protocol"): ("own baseline", "paper"),
-    ("the paper's baseline", "paper protocol"): ("paper's baseline", "paper"),
-    ("its own final exit", "chosen on validation"): ("own final exit", "validation"),
-}
-
 # The part of the data that chooses the size of a smaller network without exits -> how a row says it.
 SMALLER = {"val": "chosen on validation", "test": "interpolated on test"}
 
 Found = Mapping[str, Results]  # task -> its runs
-
-
-def saved(found: Results, task: str, method: str = "trecx_ev") -> dict[tuple[str, str], np.ndarray]:
-    """FLOPs that a method saves one point below each reference of `WAYS`, percent of the unmodified network's, by seed.
-
-    Way (reference, protocol) -> (seeds,): NaN for a seed that does not reach the accuracy, empty without the runs.
-    """
-    groups = found.methods
-    if not (groups.get(method) and groups.get("baseline")):
-        return {way: np.empty(0) for way in WAYS.values()}
-    frame = tables.method_points({method: groups[method]}, task, groups["baseline"], with_paper=True, drops=(1,))
-    by_way = {way: rows["reduction"].to_numpy(dtype=float) for way, rows in frame.groupby(["reference", "protocol"])}
-    return {way: 100 * by_way[way] for way in WAYS.values()}
-
-
-def redrawn(found: Results, task: str, resamples: int = 100, seed: int = 0) -> dict[tuple[str, str], np.ndarray]:
-    """`saved` of T-RecX when validation and test samples are drawn anew: way -> (resamples, seeds).
-
-    Weights stay; all seeds, and the baseline that sets the reference, see the same draw. Empty without the runs.
-    """
-    groups = found.methods
-    if not (groups.get("trecx_ev") and groups.get("baseline")):
-        return {}
-    rng = np.random.default_rng(seed)
-    ours = [(record.trace("val"), record.trace("test")) for record in groups["trecx_ev"]]
-    base = [np.stack([r.trace(split).correct[:, -1] for r in groups["baseline"]]) for split in ("val", "test")]
-    cost = groups["baseline"][0].manifest["cost"]["flops"][-1]
-    printed = paper()["table_1"][task]["baseline"]["accuracy"] / 100
-    rows: dict[tuple[str, str], list[list[float]]] = {way: [] for way in WAYS.values()}
-    for _ in range(resamples):
-        draws = [rng.integers(hits.shape[1], size=(hits.shape[1],)) for hits in base]
-        own = tuple(float(hits[:, draw].mean()) for hits, draw in zip(base, draws, strict=True))
-        references = {"own baseline": (own[0], own[1]), "paper's baseline": printed}
-        seeds = []
-        for pair in ours:
-            val, test = (trace.take(draw) for trace, draw in zip(pair, draws, strict=True))
-            frame = operating_points(test, cost, references, val=val, drops=(1,))
-            seeds.append(frame.set_index(["reference", "protocol"])["reduction"].astype(float))
-        for way, kept in rows.items():
-            kept.append([100 * saved[way] for saved in seeds])
-    return {way: np.array(kept) for way, kept in rows.items()}
-
-
-def saved_interval(found: Results, task: str) -> Interval:
-    """What T-RecX saves one point below our own baseline, threshold from validation: percent, with a 95 % interval.
-
-    Over seeds and, with them, the samples of validation and test; NaN without the runs or where a seed misses it.
-    """
-    way = ("own baseline", "validation")
-    values = saved(found, task)[way]
-    if not (len(values) and np.isfinite(values).all()):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    return mean_of_means([values], known=[float(np.nanvar(redrawn(found, task)[way].mean(1)))])
 
 
 def headline(found: Found, unit: str = "flops") -> pd.DataFrame:
@@ -99,8 +41,8 @@ def headline(found: Found, unit: str = "flops") -> pd.DataFrame:
     such seeds as saving nothing.
     """
     rows: list[dict[str, Any]] = []
-    ours = {task: saved(found[task], task) for task in found}
-    again = {task: redrawn(found[task], task) for task in found}
+    ours = {task: saved(found[task].methods, task) for task in found}
+    again = {task: redrawn(found[task].methods, task) for task in found}
     real = not any(results.stand_in for results in found.values())
     for (label, how), way in WAYS.items():
         if way[0] == "paper's baseline" and not real:
@@ -121,6 +63,9 @@ def headline(found: Found, unit: str = "flops") -> pd.DataFrame:
         less = {task: static_saving(base[task], found[task].static, split=split).saved for task in found}
         rows.append({"below": "our baseline", "threshold": f"no exit: a smaller network, {how}"} | less)
         rows[-1]["mean"] = float(np.mean([*less.values()]))
+        if split == "val" and np.isfinite(rows[-1]["mean"]):
+            draws = [smaller_draws(results.methods, results.static) for results in found.values()]
+            _, rows[-1]["low"], rows[-1]["high"] = percentile_interval(np.mean(draws, axis=0), rows[-1]["mean"])
     return pd.DataFrame(rows)
 
 
@@ -164,12 +109,23 @@ def static(found: Found, unit: str = "flops") -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def claims(found: Found, unit: str = "flops") -> pd.DataFrame:
+def names(found: Found) -> dict[str, str]:
+    """What the benchmarks are called: by their data sets, and by their tasks on stand-in data."""
+    return {task: TASKS[task].title if runs.stand_in else TASKS[task].full_title for task, runs in found.items()}
+
+
+def findings(found: Found) -> list[Finding]:
     """The twelve claims on all data together; the placement claim on DS-CNN, one more class on ResNet-8."""
     groups = {task: runs.groups for task, runs in found.items() if runs.methods}
     places = found["kws"].places.get("trecx_ev", {})
     real = not any(results.stand_in for results in found.values())
-    return claims_table(Material(groups, places, found["ic"].extra_class, reasons=WHY_NOT if real else {}))
+    material = Material(groups, places, found["ic"].extra_class, reasons=WHY_NOT if real else {})
+    return [finding.renamed(names(found)) for finding in find_claims(material)]
+
+
+def claims(found: Found, unit: str = "flops") -> pd.DataFrame:
+    """The same as a table, with the evidence in words."""
+    return as_table(findings(found))
 
 
 def runs(found: Found, unit: str = "flops") -> pd.DataFrame:

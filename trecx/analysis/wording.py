@@ -8,6 +8,8 @@ from trecx.analysis.compare import shown
 from trecx.analysis.findings import Evidence, Finding
 from trecx.tasks import TASKS
 
+MINUS = "\N{MINUS SIGN}"
+
 
 def evidence_text(finding: Finding) -> str:
     """The evidence of a finding and its notes, in one line."""
@@ -35,8 +37,8 @@ def _shown(item: Evidence) -> str:
 
 
 def _beside(item: Evidence) -> str:
-    """A difference and the paper's; one that is not settled may still exclude what the paper found."""
-    return f"{shown(item.interval)} (paper {item.paper:+.1f}{', outside' * item.outside})"
+    """A difference and the paper's, which its interval may exclude."""
+    return f"{shown(item.interval)} (paper {item.paper:+.1f}{', excluded' * item.outside})"
 
 
 def _thousandths(item: Evidence) -> str:
@@ -45,6 +47,25 @@ def _thousandths(item: Evidence) -> str:
 
 def _percent(item: Evidence, digits: int = 0) -> str:
     return f"{item.estimate:.{digits}f} %"
+
+
+def in_a_line(item: Evidence) -> str:
+    """One number behind a verdict in short sentences: the paper's, ours with its interval, the verdict."""
+    signed, digits = ("+", 2) if item.unit == "points" else ("+", 3) if not item.unit else ("", 1)
+    unit = " %" if item.unit == "%" else ""
+
+    def number(value: float) -> str:
+        return f"{value:{signed}.{digits}f}".replace("-", MINUS)
+
+    if np.isnan(item.estimate):
+        return "No mean cost that both can have." if item.by_seed else "Not reached by every seed."
+    said = f"The paper: {number(item.paper)}{unit}. " if np.isfinite(item.paper) else ""
+    ours = f"We: {number(item.estimate)}{unit}"
+    if np.isfinite(item.low):
+        ours += f" [{number(item.low)}, {number(item.high)}]"
+    missed = int(np.isnan(item.by_seed).sum()) if item.measure.startswith("FLOPs saved") and item.by_seed else 0
+    reached = f" ({len(item.by_seed) - missed} of {len(item.by_seed)} seeds reach the accuracy)" if missed else ""
+    return f"{said}{ours}{reached}." + f" {item.verdict.capitalize()}." * bool(item.verdict)
 
 
 def _counts(finding: Finding) -> str:
@@ -67,14 +88,15 @@ def _savings(finding: Finding) -> str:
 
     def text(item: Evidence) -> str:
         seeds = ", ".join("missed" if np.isnan(value) else f"{value:.1f}" for value in item.by_seed)
-        saved = _percent(item, 1) if np.isfinite(item.estimate) else "not reached by every seed"
+        saved = _percent(item, 1) + (f" [{item.low:.1f}, {item.high:.1f}]" if np.isfinite(item.low) else "")
         other = by_paper[item.label]
         under_theirs = _percent(other, 1) if np.isfinite(other.estimate) else "not reached"
         return f"{saved} (by seed {seeds}; paper protocol {under_theirs}; paper {item.paper} %)"
 
-    saved = [item.estimate for item in ours]
-    mean = f"mean {np.mean(saved):.1f} %" if np.isfinite(saved).all() else "no mean, a target was not reached"
-    return f"{measure}, threshold from validation: {_each(ours, text)}" + f"; {mean}" * (len(ours) > 1)
+    mean = f"mean {np.mean([item.estimate for item in ours]):.1f} %"
+    nothing = ", a miss saves nothing" if any(np.isnan(item.by_seed).any() for item in ours) else ""
+    said = f"{measure}, threshold from validation{nothing}: {_each(ours, text)}"
+    return said + f"; {mean}" * (len(ours) > 1)
 
 
 def _early_view(finding: Finding) -> str:
@@ -83,10 +105,11 @@ def _early_view(finding: Finding) -> str:
 
 
 def _transfer(finding: Finding) -> str:
-    first, *others, last = finding.evidence
-    parts = [f"{first.measure} {_shown(first)} (paper {first.paper:+.2f}, a mean over the curve)"]
+    curve, first, *others, last = finding.evidence
+    parts = [f"{first.measure} {_shown(first)}"]
     parts += [f"{item.measure.removeprefix('transfer ')} {_shown(item)}" for item in others]
-    return f"final exit, points: {'; '.join(parts)}; that {last.measure} {_shown(last)}"
+    over_curve = f"{curve.measure}, points: {shown(curve.interval)} (paper {curve.paper:+.2f})"
+    return f"{over_curve}; final exit, points: {'; '.join(parts)}; that {last.measure} {_shown(last)}"
 
 
 def _confidences(finding: Finding) -> str:

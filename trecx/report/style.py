@@ -4,21 +4,24 @@ from typing import Any
 
 from trecx.errors import TrecxError
 
-# Colour, line and marker of each method, the same in every figure. The colours keep 3:1 against white and
-# stay apart for colour-blind readers; line and marker differ too, so that no figure needs colour alone.
+OURS, PLAIN = "#0072B2", "#000000"  # T-RecX, and networks without an early exit
+
+# Colour, line and marker of each method, the same in every figure. T-RecX is blue, its controls green and purple, its
+# rivals orange and ochre (after Okabe and Ito, darkened until they keep 3:1 against white). Colour-blind readers tell
+# these apart; line and marker differ too, so that no figure needs colour alone.
 STYLES: dict[str, dict[str, Any]] = {
-    "baseline": {"color": "#000000", "linestyle": "-", "marker": "s"},
-    "baseline_mlperf": {"color": "#000000", "linestyle": ":", "marker": "D"},
+    "baseline": {"color": PLAIN, "linestyle": "-", "marker": "s"},
+    "baseline_mlperf": {"color": PLAIN, "linestyle": ":", "marker": "D"},
     "baseline_ee": {"color": "#767676", "linestyle": "--", "marker": "x"},
-    "trecx_ev": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
-    "trecx_no_ev": {"color": "#3A93D0", "linestyle": "--", "marker": "v"},
-    "trecx_no_transfer": {"color": "#00865F", "linestyle": "-.", "marker": "^"},
-    "trecx_concat": {"color": "#B05A90", "linestyle": ":", "marker": "P"},
+    "trecx_ev": {"color": OURS, "linestyle": "-", "marker": "o"},
+    "trecx_no_ev": {"color": "#00865F", "linestyle": "--", "marker": "v"},
+    "trecx_no_transfer": {"color": "#A0437D", "linestyle": "-.", "marker": "^"},
+    "trecx_concat": {"color": "#6F6A00", "linestyle": ":", "marker": "P"},
     "trecx_stride_first": {"color": "#5A3E9B", "linestyle": "-", "marker": "d"},
     "branchynet": {"color": "#C44E00", "linestyle": "-", "marker": "<"},
     "branchynet_fair": {"color": "#C44E00", "linestyle": "--", "marker": "<"},
-    "sdn": {"color": "#A97400", "linestyle": "-", "marker": ">"},
-    "sdn_fair": {"color": "#A97400", "linestyle": "--", "marker": ">"},
+    "sdn": {"color": "#A97400", "linestyle": "-.", "marker": ">"},
+    "sdn_fair": {"color": "#A97400", "linestyle": ":", "marker": ">"},
     "nested": {"color": "#A3123A", "linestyle": "-", "marker": "*"},
 }
 
