@@ -86,23 +86,25 @@ def test_counts_follow_by_hand() -> None:
     assert cost.params == kernels + norms + (narrow + 1) * 12 + (64 + 1) * 12
 
 
-def test_going_on_runs_only_what_is_missing() -> None:
+@pytest.mark.parametrize("step", [0, 1])
+def test_going_on_runs_only_what_is_missing(step: int) -> None:
+    """At the median confidence of a step half of the samples leave there."""
     network = randomise(build("kws", "nested", narrow=(0.25, 0.5)))
     ran: list[tuple[int, int]] = []
-    for k, step in enumerate(network.backbone):
-        for layer in convolutions(step):
+    for k, part in enumerate(network.backbone):
+        for layer in convolutions(part):
             layer.register_forward_hook(lambda m, i, o, k=k: ran.append((k, len(o))))
-    x = torch.randn(64, *input_shape("kws"), generator=torch.Generator().manual_seed(1))
+    x = 50 * torch.randn(64, *input_shape("kws"), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         logits = network(x)
-    confidence = torch.stack([row.softmax(1).amax(1) for row in logits], 1)
-    threshold = float(confidence[:, :2].amax(1).median())
-    left = [64, int((confidence[:, 0] <= threshold).sum()), int((confidence[:, :2] <= threshold).all(1).sum())]
-    assert 0 < left[2] <= left[1] < 64
+    confidence = torch.stack([row.softmax(1).amax(1) for row in logits[:-1]], 1)
+    threshold = float(confidence[:, step].median())
+    left = [64, int((confidence[:, 0] <= threshold).sum()), int((confidence <= threshold).all(1).sum())]
+    assert 20 < left[step + 1] < left[step]
     ran.clear()
     probabilities, taken = network.predict(x, threshold)
     layers = len(convolutions(build("kws", "baseline")))
-    assert ran == [(k, left[k]) for k in range(3) for _ in range(layers)]
+    assert ran == [(k, left[k]) for k in range(3) for _ in range(layers) if left[k]]
     assert taken.bincount(minlength=3).tolist() == [64 - left[1], left[1] - left[2], left[2]]
     expected = torch.stack([logits[k][row].softmax(0) for row, k in enumerate(taken.tolist())])
     torch.testing.assert_close(probabilities, expected)
