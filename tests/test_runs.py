@@ -111,7 +111,7 @@ def test_published_record_counts_whatever_code_made_it(small_data: Dataset, monk
 
 
 NEW_FIELDS = {
-    "run": ("start", "frozen", "resolution", "narrow", "ends", "teacher"),
+    "run": ("start", "frozen", "resolution", "narrow", "ends", "teacher", "staged"),
     "recipe": ("ema", "head_rate", "teacher"),
 }
 

@@ -50,7 +50,7 @@ def fit(
         raise TrecxError(f"{len(missing)} runs have no record, the first is {missing[0].name}: train them first")
     if missing and not in_order:
         # No worker sits idle at the end behind a long run that began last.
-        missing.sort(key=lambda run: -run.resolved_recipe.epochs * cost_of(run).macs[-1])
+        missing.sort(key=lambda run: -run.total_epochs * cost_of(run).macs[-1])
     killed = 0
     while missing:
         try:
@@ -82,7 +82,7 @@ def _train_all(
     runs: list[Run], workers: int, say: Callable[[str], None], finished: Callable[[Record], None]
 ) -> dict[Run, Record]:
     started = last_said = time.monotonic()
-    total = sum(run.resolved_recipe.epochs for run in runs)
+    total = sum(run.total_epochs for run in runs)
     done: dict[str, int] = {}
     first: dict[str, int] = {}  # epochs of an earlier, interrupted call took no time in this one
     records: dict[Run, Record] = {}
