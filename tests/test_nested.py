@@ -125,6 +125,10 @@ def test_going_on_runs_only_what_is_missing(step: int) -> None:
         ({"ends": "block9"}, "choose one of block1, block2, block3, block4"),
         ({"teacher": "me"}, "choose one of 'baseline', 'final'"),
         ({"method": "baseline", "teacher": "final"}, "has no early exit to teach"),
+        ({"staged": 1}, "staged 1 is impossible: choose True or False"),
+        ({"staged": True, "teacher": "final"}, "has the final exit last: choose teacher 'baseline', or none"),
+        ({"staged": True, "w_early": 0.5}, "each exit is trained alone: leave it out"),
+        ({"method": "baseline", "staged": True}, "has one exit and so one stage: leave staged out"),
     ],
 )
 def test_what_cannot_be_is_refused(given: dict[str, object], says: str) -> None:
@@ -139,6 +143,13 @@ def test_the_methods_own_widths_are_no_other_run() -> None:
     assert Run("kws", "nested", narrow=(0.25, 0.5), teacher="final").name == (
         "kws-nested-narrow0.25-0.5-teacher-final-quick5-seed0"
     )
+
+
+def test_a_staged_run_has_its_name_and_the_epochs_of_every_stage() -> None:
+    plain, staged = (Run("kws", "nested", narrow=(0.25, 0.5), staged=staged) for staged in (False, True))
+    assert (plain.total_epochs, staged.total_epochs) == (5, 15)
+    assert staged.name == "kws-nested-narrow0.25-0.5-staged-quick5-seed0"
+    assert staged.design == plain.design
 
 
 @pytest.mark.parametrize("method", ["baseline", "sdn_fair", "nested"])

@@ -18,7 +18,7 @@ from trecx import paths
 from trecx.errors import TrecxError
 from trecx.evaluation.trace import Trace
 from trecx.models.backbones import BACKBONES
-from trecx.models.build import EXIT_HEADS, FINAL_HEADS, build, output_shape, tap_shapes
+from trecx.models.build import EXIT_HEADS, FINAL_HEADS, STEPPED, build, output_shape, tap_shapes
 from trecx.models.cost import MAC_RULES, count, measure
 from trecx.models.heads import ExitHead, FinalHead
 from trecx.models.layers import INITIALISERS, Flatten, SamePad2d, conv, init_kernel
@@ -324,7 +324,7 @@ def test_methods_with_a_wrong_switch_are_refused(changes: dict[str, Any], says: 
 
 
 def test_every_kind_of_head_can_be_built() -> None:
-    assert {"", "nested", *EXIT_HEADS} == set(get_args(ExitKind))
+    assert {"", *STEPPED, *EXIT_HEADS} == set(get_args(ExitKind))
     assert set(FINAL_HEADS) == set(get_args(FinalKind))
     assert set(INITIALISERS) == set(get_args(Init))
 

@@ -111,7 +111,7 @@ def test_published_record_counts_whatever_code_made_it(small_data: Dataset, monk
 
 
 NEW_FIELDS = {
-    "run": ("start", "frozen", "resolution", "narrow", "ends", "teacher"),
+    "run": ("start", "frozen", "resolution", "narrow", "ends", "teacher", "staged"),
     "recipe": ("ema", "head_rate", "teacher"),
 }
 
@@ -603,6 +603,20 @@ def test_network_with_start_weights_answers_as_the_trained_one(small_pictures: D
     assert all(torch.equal(fresh[k], network.state_dict()[k]) for k in exits)  # what is new stays as it was drawn
     if method == "trecx_ev":
         assert network.final.classifier.weight[:, 256:].abs().max() == 0
+
+
+def test_every_look_of_two_resolutions_starts_as_the_trained_network(small_pictures: Dataset) -> None:
+    trained, network = write_start(), Run("vww", "two_resolutions", start="mlperf_tiny").network().eval()
+    start.apply(network, "mlperf_tiny")
+    small = build("vww", "baseline", resolution=64).eval()
+    small.load_state_dict(trained.state_dict())
+    x = torch.rand(4, *VWW.input_shape, generator=torch.Generator().manual_seed(0))
+    fewer = torch.nn.functional.interpolate(x, (64, 64), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        assert torch.equal(network(x)[1], trained(x)[0])
+        assert torch.equal(network(x)[0], small(fewer)[0])
+    record = execute(Run("vww", "two_resolutions", recipe="finetune", start="mlperf_tiny", epochs=1))
+    assert evaluate(record)["accuracies"] == evaluate(record)["recorded"]
 
 
 def test_missing_or_unfit_start_weights_are_one_sentence(small_pictures: Dataset) -> None:

@@ -51,7 +51,7 @@ def fit(
     torch.manual_seed(seed)
     network = build("kws", method)
     shares = (0.5,) * (network.num_exits - 1)
-    varied = {name: options.pop(name) for name in ("frozen", "w_early", "teacher") if name in options}
+    varied = {name: options.pop(name) for name in ("frozen", "w_early", "teacher", "staged") if name in options}
     training = Training(METHODS[method], recipe, "kws", seed, shares, **varied)
     return network, train(network, training, tiny(), state=state, **options)
 
@@ -462,6 +462,90 @@ def test_interrupted_frozen_run_ends_in_the_same_weights(tmp_path: Path) -> None
         fit(recipe, state, frozen=True, report=stop)
     resumed, _ = fit(recipe, state, frozen=True)
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+# ---- one exit after the other
+
+
+def alone(network: Any) -> Any:
+    """The baseline of the first step's width, with that step's weights."""
+    narrow = build("kws", "baseline", width=METHODS["nested"].narrow["kws"][0])
+    places = {"backbone.": "backbone.step1.backbone.", "final.classifier.": "exits.step1.classify.2."}
+    state = network.state_dict()
+    found = {new + k.removeprefix(old): v for new, old in places.items() for k, v in state.items() if k.startswith(old)}
+    narrow.load_state_dict(found)
+    return narrow
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_staged_training_is_that_of_the_narrow_network_and_then_leaves_it_alone(ema: float) -> None:
+    torch.manual_seed(0)
+    narrow = alone(build("kws", "nested"))  # as `fit` will find it
+    by_itself = train(narrow, Training(METHODS["baseline"], small(ema=ema), "kws", seed=0), tiny())
+    network, staged = fit(small(ema=ema), method="nested", staged=True)
+    assert all(torch.equal(v, narrow.state_dict()[k]) for k, v in alone(network).state_dict().items())
+    assert staged.rows[:3] == by_itself.rows
+    assert not network.training
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_the_second_stage_trains_the_rest_with_a_schedule_of_its_own() -> None:
+    torch.manual_seed(0)
+    before = {k: v.clone() for k, v in build("kws", "nested").state_dict().items()}
+    network, progress = fit(small(), method="nested", staged=True)
+    rest = [k for k in before if ("step2" in k or k.startswith("final.")) and k.endswith("weight")]
+    assert rest
+    assert not any(torch.equal(before[k], network.state_dict()[k]) for k in rest)
+    rows = progress.rows
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["learning_rate"] for row in rows[:3]] == [row["learning_rate"] for row in rows[3:]]
+    assert all(row.keys() == {"epoch", "learning_rate", "loss_1", "val_accuracy_1"} for row in rows[:3])
+    second = {"epoch", "learning_rate", "loss_2", "val_accuracy_1", "val_accuracy_2"}
+    assert all(row.keys() == second for row in rows[3:])
+    assert {row["val_accuracy_1"] for row in rows[3:]} == {rows[2]["val_accuracy_1"]}
+    assert rows[5]["loss_2"] < rows[3]["loss_2"]
+
+
+def test_every_part_has_its_stage_in_any_network_with_exits() -> None:
+    torch.manual_seed(0)
+    before = {k: v.clone() for k, v in build("kws", "branchynet").state_dict().items()}
+    network, progress = fit(small(epochs=1), method="branchynet", staged=True)
+    after = network.state_dict()
+    assert not any(torch.equal(before[k], after[k]) for k in before if k.endswith("weight"))
+    assert [[key for key in row if key.startswith("loss")] for row in progress.rows] == [
+        ["loss_1"],
+        ["loss_2"],
+        ["loss_3"],
+    ]
+    modules = [module for part in network.parts() for module in part]
+    own = {id(p) for module in modules for p in module.parameters()}
+    assert own == {id(p) for p in network.parameters()}
+    assert sum(len(list(module.parameters())) for module in modules) == len(own)  # each in one part
+
+
+@pytest.mark.parametrize(
+    ("after", "changes"),
+    [(2, {}), (3, {"ema": 0.9}), (5, {"optimizer": "adam"})],
+    ids=["in the first stage", "between, averaged", "in the second stage, adam"],
+)
+def test_interrupted_staged_run_ends_in_the_same_weights(tmp_path: Path, after: int, changes: dict[str, Any]) -> None:
+    recipe, state = small(rate=1e-2, **changes), tmp_path / "state.safetensors"
+    whole, history = fit(recipe, method="nested", staged=True)
+
+    def stop(epochs: int, row: dict[str, Any]) -> None:
+        if epochs == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, state, method="nested", staged=True, report=stop)
+    resumed, continued = fit(recipe, state, method="nested", staged=True)
+    assert continued.rows == history.rows
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_a_final_exit_that_comes_last_cannot_teach() -> None:
+    with pytest.raises(TrecxError, match="in staged training the final exit comes last and cannot teach"):
+        Training(METHODS["nested"], small(teacher=0.7), "kws", seed=0, final_teaches=True, staged=True)
 
 
 def test_head_rate_moves_the_early_exit_only() -> None:

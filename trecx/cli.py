@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--narrow", help="widths inside a nested network, comma-separated, instead of the method's")
     command.add_argument("--ends", default="", help="the backbone's last stage; all of it by default")
     command.add_argument("--teacher", default="", help="also learn from a trained baseline, or from the final exit")
+    command.add_argument("--staged", action="store_true", help="train one exit after the other, each with all epochs")
     command.add_argument("--extra-classes", type=int, default=0, help="classes that no sample has (claim C11)")
     command.add_argument("--start", default="", help="trained weights to go on from: mlperf_tiny (vww); none")
     command.add_argument("--frozen", action="store_true", help="train the heads alone; needs --start")
@@ -154,7 +155,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
         def report(done: int, row: dict[str, Any]) -> None:
             nonlocal bar
             if bar is None:  # epochs of an earlier, interrupted call took no time in this one
-                bar = tqdm(total=run.resolved_recipe.epochs, initial=done - 1, unit="epoch", desc=run.name)
+                bar = tqdm(total=run.total_epochs, initial=done - 1, unit="epoch", desc=run.name)
             bar.set_postfix_str(" / ".join(f"{100 * v:.1f} %" for k, v in row.items() if k.startswith("val_")))
             bar.update()
 

@@ -51,7 +51,7 @@ def fit(
         raise TrecxError(f"{len(missing)} runs have no record, the first is {missing[0].name}: train them first")
     if missing and not in_order:
         # No worker sits idle at the end behind a long run that began last.
-        missing.sort(key=lambda run: -run.resolved_recipe.epochs * cost_of(run).macs[-1])
+        missing.sort(key=lambda run: -run.total_epochs * cost_of(run).macs[-1])
     # Once, before the workers would each begin it, and told through `say`: a page of the book shows no standard error.
     for data in dict.fromkeys(run.data for run in missing):
         datasets.ready(data, say)
@@ -86,7 +86,7 @@ def _train_all(
     runs: list[Run], workers: int, say: Callable[[str], None], finished: Callable[[Record], None]
 ) -> dict[Run, Record]:
     started = last_said = time.monotonic()
-    total = sum(run.resolved_recipe.epochs for run in runs)
+    total = sum(run.total_epochs for run in runs)
     done: dict[str, int] = {}
     first: dict[str, int] = {}  # epochs of an earlier, interrupted call took no time in this one
     records: dict[Run, Record] = {}

@@ -211,6 +211,7 @@ def _settings(run: Run, first: Run) -> dict[str, str]:
         "narrow": f"widths {', '.join(f'{width:g}' for width in run.narrow)} inside" if run.narrow is not None else "",
         "ends": f"ends after {run.ends}" if run.ends else "",
         "teacher": f"taught by the {run.teacher}" if run.teacher else "",
+        "staged": "one exit after the other" if run.staged else "",
         "start": (f"from {run.start}" if run.start else "from scratch") if run.start != first.start else "",
         "recipe": f"recipe {run.recipe}" if run.recipe != first.recipe else "",
     }

@@ -107,7 +107,8 @@ class Run:
     (pixels, 0 for the task's own) its inputs. `start` names trained weights to go on from, see `trecx.training.start`
     (they need not be there before the training); `frozen` then trains the heads alone. `narrow` are the widths inside a
     nested network, `ends` is the stage after which the backbone stops. `teacher` adds knowledge distillation: from a
-    trained `baseline` of the same data and recipe, or to the early exits from the `final` one.
+    trained `baseline` of the same data and recipe, or to the early exits from the `final` one. `staged` trains one exit
+    after the other, each with all epochs, and what leads to it stands still afterwards.
     """
 
     task: str
@@ -126,6 +127,7 @@ class Run:
     narrow: tuple[float, ...] | None = None
     ends: str = ""
     teacher: str = ""
+    staged: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -168,8 +170,9 @@ class Run:
         for field in ("task", "method", "data", "recipe", "start", "ends", "teacher"):
             if not isinstance(getattr(self, field), str):
                 raise TrecxError(f"{field} {getattr(self, field)!r} is impossible: give a name, as text")
-        if not isinstance(self.frozen, bool):
-            raise TrecxError(f"frozen {self.frozen!r} is impossible: choose True or False")
+        for field in ("frozen", "staged"):
+            if not isinstance(getattr(self, field), bool):
+                raise TrecxError(f"{field} {getattr(self, field)!r} is impossible: choose True or False")
         if self.teacher:
             check_choice("teacher", self.teacher, TEACHERS)
         if self.narrow is not None:
@@ -202,12 +205,20 @@ class Run:
         self._set("taps", None if self.taps is None or ordered == own else ordered)
 
     def _settle_weight(self, method: Method) -> None:
-        """Refuse a loss weight that would change nothing; the method's own is left out."""
+        """Refuse a teacher, stages or a loss weight that would change nothing; the method's own weight is left out."""
         if self.teacher == "final" and not (self.taps or method.taps[self.task]):
             raise TrecxError(f"method {self.method!r} has no early exit to teach: choose teacher 'baseline', or none")
+        exits = self.taps or method.taps[self.task]
+        if self.staged and not exits:
+            raise TrecxError(f"method {self.method!r} has one exit and so one stage: leave staged out")
+        if self.staged and self.teacher == "final":
+            raise TrecxError("staged training has the final exit last: choose teacher 'baseline', or none")
         if self.w_early is None:
             return
-        exits = self.taps or method.taps[self.task]
+        if self.staged:
+            raise TrecxError(
+                f"w_early {self.w_early} is impossible with staged, where each exit is trained alone: leave it out"
+            )
         if not exits or isinstance(method.loss, Ramp):
             why = "its loss weights follow a ramp" if exits else "it has no early exit"
             raise TrecxError(f"w_early {self.w_early} is impossible for method {self.method!r}: {why}, so leave it out")
@@ -219,6 +230,11 @@ class Run:
         """The recipe with this run's epochs, and the share of a teacher if the run has one."""
         recipe = get_recipe(self.recipe, self.task, self.epochs)
         return replace(recipe, teacher=DISTILLED) if self.teacher else recipe
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs that the training takes, those of all stages together."""
+        return self.resolved_recipe.epochs * (len(_exits(self.design)) + 1 if self.staged else 1)
 
     @property
     def name(self) -> str:
@@ -233,6 +249,7 @@ class Run:
         options += [f"from-{self.start}"] if self.start else []
         options += ["frozen"] if self.frozen else []
         options += [f"teacher-{self.teacher}"] if self.teacher else []
+        options += ["staged"] if self.staged else []
         parts = [self.task, self.method, *options, f"{self.recipe}{self.resolved_recipe.epochs}", f"seed{self.seed}"]
         return "-".join(parts)
 
@@ -438,6 +455,7 @@ def _train(run: Run, target: Path, report: Report) -> None:
         frozen=run.frozen,
         teacher=_teacher(run, device),
         final_teaches=run.teacher == "final",
+        staged=run.staged,
     )
     examples = Examples(*splits[0], *splits[1])
     progress = train(network, training, examples, state=partial / "state.safetensors", report=report, device=device)

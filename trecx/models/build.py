@@ -15,6 +15,7 @@ from trecx.models.layers import Channels, Flatten, MixedPool, separable
 from trecx.models.methods import ExitKind, FinalKind, Method, get_method
 from trecx.models.nested import nested_parts
 from trecx.models.network import EarlyExitNetwork, inference, stages
+from trecx.models.resolutions import resolution_parts
 from trecx.tasks import TASKS, Geometry, Init, get_task
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -43,7 +44,6 @@ def build(
         width: factor on every channel count.
         classes: number of classes, instead of the task's own (claim C11 adds one).
         resolution: side of the square inputs in pixels, 0 for the task's own; the final pooling covers what is left.
-
         narrow: of method `nested`, widths of the networks inside, ascending and below `width`, instead of its own.
         ends: the backbone's last stage, the rest of it is left out; empty for all of it. The final pooling covers the
             whole map there.
@@ -62,9 +62,16 @@ def build(
     g = spec.geometry
     pool = final_shape[1:] if resolution or ends else m.final_pool or g.final_pool
     widths = _narrow_widths(m, task, width, narrow)
+    if m.head in STEPPED and taps not in (None, m.taps[task]):
+        raise TrecxError(f"method {method!r} exits {STEPPED[m.head]}")
+    if m.head == "resolutions":
+        trunks = [*(_trunk(task, width, ends) for _ in m.looks), backbone]
+        channels, side, _ = input_shape(task, resolution)
+        sides = [round(look * side) for look in m.looks]
+        pools = [output_shape(backbone, (channels, s, s))[1:] for s in sides]
+        parts = resolution_parts(trunks, [*sides, 0], [*pools, pool], final_shape[0], classes, g.init[2])
+        return EarlyExitNetwork(*parts, m.rule)
     if m.head == "nested":
-        if taps not in (None, m.taps[task]):
-            raise TrecxError(f"method {method!r} exits by width, not by stage: give narrow, its widths, and no taps")
         trunks = [*(_trunk(task, w, ends) for w in widths), backbone]
         return EarlyExitNetwork(*nested_parts(trunks, pool, classes, g.init[2]), m.rule)
     chosen = m.taps[task] if taps is None else taps
@@ -148,6 +155,12 @@ def _pool(g: Geometry, shape: Shape, widest: int) -> Parts:
 def _mixed(g: Geometry, shape: Shape, widest: int) -> Parts:
     return nn.Identity(), MixedPool(shape[1:])
 
+
+# Kinds that exit behind steps of the whole backbone -> why they have no taps.
+STEPPED: dict[ExitKind, str] = {
+    "nested": "by width, not by stage: give narrow, its widths, and no taps",
+    "resolutions": "by resolution, not by stage: give no taps",
+}
 
 # Kind -> what makes features and pooling from the task's geometry, the tap's shape and the channels of F.
 EXIT_HEADS: dict[ExitKind, Callable[[Geometry, Shape, int], Parts]] = {

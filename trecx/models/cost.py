@@ -232,7 +232,12 @@ def _free(inputs: list[Any], outputs: list[Any]) -> float:
     return 0
 
 
-_RESIZING = ("aten::upsample_nearest2d", "aten::upsample_bilinear2d", "aten::grid_sampler")
+_RESIZING = (
+    "aten::upsample_nearest2d",
+    "aten::upsample_bilinear2d",
+    "aten::_upsample_bilinear2d_aa",  # with antialiasing
+    "aten::grid_sampler",
+)
 _NORMS: dict[str, Rule] = {
     "aten::batch_norm": _batch_norm,
     "aten::group_norm": _group_norm,

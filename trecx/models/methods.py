@@ -12,7 +12,7 @@ from trecx.errors import TrecxError, check_choice
 from trecx.tasks import TASKS
 
 Rule = Literal[">", ">="]  # how a score must compare with the threshold for its sample to leave
-ExitKind = Literal["", "trecx", "stride_first", "pool", "mixed", "branch", "branch_published", "nested"]
+ExitKind = Literal["", "trecx", "stride_first", "pool", "mixed", "branch", "branch_published", "nested", "resolutions"]
 FinalKind = Literal["plain", "view", "concat"]
 Taps = Mapping[str, tuple[str, ...]]  # stages by task
 
@@ -86,6 +86,7 @@ class Method:
     tasks: tuple[str, ...] = tuple(TASKS)
     final_pool: tuple[int, int] | None = None  # in place of the task's own
     narrow: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # nested: widths inside, by task
+    looks: tuple[float, ...] = ()  # resolutions: side of the images in the looks before the last, relative to theirs
 
     def __post_init__(self) -> None:
         check_choice("kind of exit head", self.head, get_args(ExitKind))
@@ -185,6 +186,16 @@ METHODS = {
             taps=dict.fromkeys(TASKS, ("step1",)),
             loss=FixedWeights((1.0,)),
             narrow=NARROW,
+        ),
+        Method(
+            "two_resolutions",
+            "Two resolutions",
+            "not the paper's: the whole network on fewer pixels, then on all; shared convolutions, own batch norms",
+            "resolutions",
+            taps=dict.fromkeys(TASKS, ("step1",)),
+            loss=FixedWeights((1.0,)),
+            tasks=("vww",),
+            looks=(2 / 3,),  # 64 of 96 pixels
         ),
     )
 }

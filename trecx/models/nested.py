@@ -93,13 +93,25 @@ def nested_parts(
     steps: OrderedDict[str, nn.Module] = OrderedDict(
         (f"step{k}", Step(b, nn.AvgPool2d(pool))) for k, b in enumerate(backbones, start=1)
     )
+    return nn.Sequential(steps), *step_heads([*steps], widths, classes, init)
+
+
+def step_heads(
+    names: Sequence[str], widths: Sequence[int], classes: int, init: Init
+) -> tuple[dict[str, ExitHead], FinalHead]:
+    """Exits and final head of a network whose stages are steps that pool by themselves: a dense layer each.
+
+    Args:
+        names, widths: of every step, and how many pooled features it leaves.
+        classes, init: of the dense layers.
+    """
     exits = {
         name: ExitHead(Pooled(), nn.Identity(), width, classes, init)
-        for name, width in zip([*steps][:-1], widths, strict=False)
+        for name, width in zip(names[:-1], widths[:-1], strict=True)
     }
     final = FinalHead(widths[-1], (1, 1), classes, init)
-    final.pool = nn.Sequential(Pooled(), Flatten())  # each step has pooled its own channels
-    return nn.Sequential(steps), exits, final
+    final.pool = nn.Sequential(Pooled(), Flatten())
+    return exits, final
 
 
 def _channels(backbone: nn.Sequential) -> int:

@@ -116,6 +116,17 @@ class EarlyExitNetwork(nn.Module):
         """Length of a logits row."""
         return self.final.classifier.out_features
 
+    def parts(self) -> list[list[nn.Module]]:
+        """The modules that run from one exit to the next, an entry an exit: stages, then the exit's own head."""
+        parts: list[list[nn.Module]] = [[]]
+        for tap, stage in stages(self.backbone):
+            parts[-1].append(stage)
+            if tap in self.exits:
+                parts[-1].append(self.exits[tap])
+                parts.append([])
+        parts[-1].append(self.final)
+        return parts
+
     def depthwise_pair(self) -> tuple[nn.Conv2d, nn.Conv2d] | None:
         """The early and the final depthwise layer that EV-assistance ties, or None without EV-assistance."""
         if not isinstance(self.final, EarlyViewHead) or not self.exits:

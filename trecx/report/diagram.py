@@ -1,4 +1,4 @@
-"""Drawings of the networks, made from the model objects: the overview (paper Fig. 1) and one exit (Fig. 3).
+"""Drawings of the networks, made from the model objects: the overview (paper Fig. 1), one exit (Fig. 3), nested ones.
 
 Every name, shape and cost in a drawing is read off the network that is handed in, so a drawing cannot disagree
 with the code. The layout is vertical and 5.4 inches wide, so that the text stays readable on a phone.
@@ -7,18 +7,23 @@ with the code. The layout is vertical and 5.4 inches wide, so that the text stay
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from torch import nn
+from torch import Tensor, nn
 
+from trecx.errors import TrecxError
 from trecx.models.build import output_shape, tap_shapes
 from trecx.models.cost import measure
 from trecx.models.heads import ConcatHead, EarlyViewHead, ExitHead, FinalHead
 from trecx.models.layers import Channels, Flatten, MixedPool, SamePad2d
-from trecx.models.network import EarlyExitNetwork, stages
+from trecx.models.nested import Step as Nested
+from trecx.models.network import EarlyExitNetwork, inference, stages
+from trecx.models.resolutions import Look
 
 WIDTH = 5.4  # inches
 TITLE, BODY = 11, 10.5  # points
@@ -118,12 +123,17 @@ def final_steps(
 def draw_network(network: EarlyExitNetwork, input_shape: tuple[int, int, int], *, copies: bool = True) -> Figure:
     """Draw a network from input to final exit: its stages, shapes (C×H×W), exit heads and cumulative MFLOPs.
 
+    A nested network has a column for each step, with the shape of the channels that this step adds; the slanted arrows
+    are maps of narrower steps that it uses again. Several resolutions have a column each.
+
     Args:
         network: any network of the package, or one of your own parts.
         input_shape: channels, height, width.
         copies: show that EV-assistance copies weights (False for the ablation that does not copy).
     """
     cost = [flops / 1e6 for flops in measure(network, input_shape).flops]
+    if _in_steps(network):
+        return _draw_steps(network, input_shape, cost)
     maps = tap_shapes(network.backbone, input_shape)
     rows = _rows(network)
     heads: dict[str, ExitHead] = dict(network.exits.items())  # type: ignore[arg-type]
@@ -229,7 +239,12 @@ def draw_exit_block(
         input_shape: channels, height, width.
         tap: which exit; the last one by default, which is the one that the final head may look at.
         copies: show that EV-assistance copies weights.
+
+    Raises:
+        TrecxError: a nested network, or one at several resolutions: their exits are no blocks at a tap.
     """
+    if _in_steps(network):
+        raise TrecxError("a network whose exits lie behind its whole depth has no exit block: use draw_network")
     tap = tap or list(network.exits)[-1]
     maps = tap_shapes(network.backbone, input_shape)
     last, head = list(maps)[-1], network.exits[tap]
@@ -299,17 +314,114 @@ def draw_exit_block(
     return figure
 
 
+# --- Steps of the whole depth: nested networks, several resolutions ---------------------------------------------
+
+MOST_ROWS = 6  # where there are more stages, neighbours of one shape share a row
+Shapes = list[tuple[int, ...]]  # of one row, an entry a step
+
+
+def _in_steps(network: EarlyExitNetwork) -> bool:
+    return any(isinstance(stage, Nested | Look) for _, stage in stages(network.backbone))
+
+
+def _draw_steps(network: EarlyExitNetwork, input_shape: tuple[int, int, int], cost: Sequence[float]) -> Figure:
+    """A column a step, a row a stage, then each step's pooling and head."""
+    looks = [stage for _, stage in stages(network.backbone) if isinstance(stage, Look)]
+    rows = _look_rows(looks, input_shape) if looks else _nested_rows(network, input_shape)
+    heads: list[nn.Linear] = [head.classify[-1] for head in network.exits.values()]  # type: ignore[index,misc]
+    classifiers = [*heads, network.final.classifier]
+    columns, names, between, gap = len(classifiers), 0.92, 0.28, 0.34
+    column = max(1.3, (WIDTH - names - (columns - 1) * between) / columns)
+    title, cell, head = 2 * LINE, LINE + 2 * PAD, 4 * LINE + 2 * PAD
+    heights = [cell, *[cell] * len(rows), head]
+    total = title + PAD + sum(heights) + gap * (len(heights) - 1)
+    figure, ax = _sheet(total, names + columns * column + (columns - 1) * between)
+    lefts = [names + k * (column + between) for k in range(columns)]
+    tops = [total - title - PAD - sum(heights[:row]) - row * gap for row in range(len(heights))]
+
+    def say(x: float, y: float, text: str, align: str = "center", **look: Any) -> None:
+        ax.text(x, y, text, ha=align, va="center", **{"fontsize": BODY, **look})
+
+    _box(ax, names, tops[0] - cell, lefts[-1] + column - names, cell, PLAIN)
+    say((names + lefts[-1] + column) / 2, tops[0] - cell / 2, f"input  {_times(input_shape)}")
+    for row, (label, _) in enumerate(rows, start=1):
+        say(names - PAD, tops[row] - cell / 2, label, "right", weight="bold")
+    for k, (left, dense) in enumerate(zip(lefts, classifiers, strict=True)):
+        centre, last = left + column / 2, k == columns - 1
+        say(centre, total - LINE / 2, f"step {k + 1}", fontsize=TITLE, weight="bold")
+        say(centre, total - 1.5 * LINE, "if unsure" if k else "always")
+        for row, (_, shapes) in enumerate(rows, start=1):
+            _box(ax, left, tops[row] - cell, column, cell, TRUNK)
+            say(centre, tops[row] - cell / 2, ("+ " if k and not looks else "") + _times(shapes[k]))
+        kind = FINAL if last else EXIT
+        _box(ax, left, tops[-1] - head, column, head, kind)
+        lines = [tops[-1] - PAD - (line + 0.5) * LINE for line in range(4)]
+        say(centre, lines[0], "final exit" if last else f"exit {k + 1}", fontsize=TITLE, weight="bold")
+        say(centre, lines[1], f"dense {dense.in_features} → {dense.out_features}")
+        say(centre, lines[2], f"{cost[k]:.2f} MFLOPs", weight="bold", color=kind[0])
+        say(centre, lines[3], f"so far ({100 * cost[k] / cost[-1]:.0f} %)", weight="bold", color=kind[0])
+        for row, height in enumerate(heights[:-1]):
+            start, end = tops[row] - height, tops[row + 1]
+            _arrow(ax, (centre, start), (centre, end))
+            for wider in lefts[k + 1 :] if row and not looks else ():
+                _arrow(ax, (left + 0.9 * column, start), (wider + 0.1 * column, end), colour=TRUNK[0])
+    return figure
+
+
+def _look_rows(looks: Sequence[Look], input_shape: tuple[int, int, int]) -> list[tuple[str, Shapes]]:
+    """Name of every row, and the shape (C, H, W) that each look has there; the resized images first, pooling last."""
+    columns = []
+    for look in looks:
+        sides = (look.side, look.side) if look.side else input_shape[1:]
+        images = (input_shape[0], *sides)
+        maps = tap_shapes(look.backbone, images)
+        columns.append({"image": images, **maps, "pool": output_shape(look.pool, list(maps.values())[-1])})
+    return _fewer_rows([(name, [shapes[name] for shapes in columns]) for name in columns[0]])
+
+
+def _nested_rows(network: EarlyExitNetwork, input_shape: tuple[int, int, int]) -> list[tuple[str, Shapes]]:
+    """Name of every row, and the shape (C, H, W) of the channels that each step adds in it; pooling is the last one."""
+    steps = [stage for _, stage in stages(network.backbone) if isinstance(stage, Nested)]
+    parts = [dict([*stages(step.backbone), ("pool", step.pool)]) for step in steps]
+    columns: list[dict[str, tuple[int, ...]]] = [{} for _ in steps]
+    hooks = []
+    for found, named in zip(columns, parts, strict=True):
+        for name, part in named.items():
+            # A stage is run layer by layer, see `trecx.models.nested.Step`: its last layer leaves the stage's shape.
+            for leaf in (module for module in part.modules() if not list(module.children())):
+
+                def note(m: nn.Module, x: Any, out: Tensor, *, found: dict[str, Any] = found, name: str = name) -> None:
+                    found[name] = tuple(out.shape[1:])
+
+                hooks.append(leaf.register_forward_hook(note))
+    try:
+        with inference(network):
+            network(torch.zeros(1, *input_shape))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _fewer_rows([(name, [found[name] for found in columns]) for name in parts[0]])
+
+
+def _fewer_rows(rows: list[tuple[str, Shapes]]) -> list[tuple[str, Shapes]]:
+    """The rows, neighbours of the same shapes as one where there are many."""
+    if len(rows) <= MOST_ROWS + 1:
+        return rows
+    runs = [list(run) for _, run in groupby(rows, key=lambda row: row[1])]
+    return [(run[0][0] + (f" –\n{run[-1][0]}" if len(run) > 1 else ""), run[0][1]) for run in runs]
+
+
 # --- Pieces ----------------------------------------------------------------------------------------------------
 
 
-def _sheet(height: float) -> tuple[Figure, Axes]:
+def _sheet(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     """An empty figure whose coordinates are inches, origin at the bottom left."""
     margin = 0.05
     # Not made by pyplot, so that a notebook shows it once and nothing keeps it open.
-    figure = Figure(figsize=(WIDTH + 2 * margin, height + 2 * margin), facecolor="white")
+    figure = Figure(figsize=(width + 2 * margin, height + 2 * margin), facecolor="white")
     figure.set_layout_engine("none")  # the notebooks' own style would move the one axes
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(-margin, WIDTH + margin), ylim=(-margin, height + margin))
+    ax.set(xlim=(-margin, width + margin), ylim=(-margin, height + margin))
     ax.axis("off")
     return figure, ax
 

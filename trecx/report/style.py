@@ -22,6 +22,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "branchynet_fair": {"color": "#C44E00", "linestyle": "--", "marker": "<"},
     "sdn": {"color": "#A97400", "linestyle": "-.", "marker": ">"},
     "sdn_fair": {"color": "#A97400", "linestyle": ":", "marker": ">"},
+    "two_resolutions": {"color": "#A3123A", "linestyle": "--", "marker": "h"},
     "nested": {"color": "#A3123A", "linestyle": "-", "marker": "*"},
 }
 

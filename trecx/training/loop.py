@@ -5,6 +5,7 @@ is a function of its seed: the state of every random draw follows from the seed 
 was interrupted goes on from its last finished epoch to the same weights.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -42,9 +43,12 @@ class Training:
             distillation (Hinton et al. 2015) at temperature 1.
         final_teaches: in place of a teacher the final exit's answers, without their gradient, for the early exits
             (Phuong and Lampert 2019).
+        staged: one exit after the other, each with all epochs of the recipe: what leads to the first exit is trained
+            alone, then stands still (weights and batch norm statistics) while what leads to the next one is trained.
 
     Raises:
-        TrecxError: the recipe asks for a teacher and there is none.
+        TrecxError: the recipe asks for a teacher and there is none, or the final exit is to teach one that is trained
+            before it.
     """
 
     method: Method
@@ -56,13 +60,18 @@ class Training:
     frozen: bool = False
     teacher: nn.Module | None = None
     final_teaches: bool = False
+    staged: bool = False
 
     def __post_init__(self) -> None:
+        if self.staged and self.final_teaches:
+            raise TrecxError("in staged training the final exit comes last and cannot teach: give another teacher")
         if self.recipe.teacher and self.teacher is None and not self.final_teaches:
             raise TrecxError(f"recipe {self.recipe.name!r} learns from a teacher: give the trained network")
 
     def early_weights(self, epoch: int) -> list[float]:
-        """Loss weights of the early exits in `epoch` (from 0)."""
+        """Loss weights of the early exits that are trained in `epoch` (from 0) beside another one."""
+        if self.staged:
+            return []
         return early_weights(self.method, self.task, self.w_early, epoch / self.recipe.epochs, self.shares)
 
     def copies_weights(self, epoch: int) -> bool:
@@ -80,6 +89,9 @@ def train(
     device: torch.device | None = None,
 ) -> Progress:
     """Train `network` in place, leave it in inference mode, and return its history.
+
+    A staged training has as many rows as the recipe has epochs for every exit; a row of it has the loss of the exit
+    that is being trained and the validation accuracy of the exits so far.
 
     Args:
         network: fresh weights, or those to go on from.
@@ -101,20 +113,27 @@ def train(
     # Compiling takes longer than a short run saves on a processor; on a GPU these small networks need it.
     forward: Callable[[Tensor], list[Tensor]] = torch.compile(network) if device.type == "cuda" else network
     restarts = {round(share * recipe.epochs) for share in recipe.restart}
-    for epoch in range(progress.epochs, recipe.epochs):
+    for number in range(progress.epochs, recipe.epochs * (network.num_exits if training.staged else 1)):
         started = time.perf_counter()
-        if epoch in restarts:
+        stage, epoch = divmod(number, recipe.epochs)
+        if stage and epoch == 0 and average:
+            average.keep()  # what stands still from now on is what was validated
+            average = Average(network, recipe.ema)
+        if epoch in restarts or (stage and epoch == 0):
             optimizer = make_optimizer(network, recipe)
-        row = _one_epoch(_Learner(network, forward, optimizer, average), training, data, epoch)
+        learner = _Learner(network, forward, optimizer, average, stage if training.staged else None)
+        row = _one_epoch(learner, training, data, epoch)
         with average.applied() if average else nullcontext():
-            row |= validate(network, data, training.task)
+            row |= validate(network, data, training.task, learner.stage)
         progress.rows.append(row)
         progress.seconds += time.perf_counter() - started
         if state:
             save_state(network, optimizer, progress, state, average)
-        report(epoch + 1, row)
+        report(number + 1, row)
     if average:
         average.keep()
+    if training.staged:
+        network.requires_grad_(True)
     network.eval()
     return progress
 
@@ -135,25 +154,44 @@ def _prepare(network: EarlyExitNetwork, training: Training, device: torch.device
 
 @dataclass(frozen=True)
 class _Learner:
-    """What changes in a training step; `forward` is the network itself or its compiled form."""
+    """What changes in a training step; `forward` is the network itself or its compiled form.
+
+    `stage` is the exit that is trained alone, with what leads to it from the exit before; None: all at once.
+    """
 
     network: EarlyExitNetwork
-    forward: Callable[[Tensor], list[Tensor]]
+    forward: Callable[..., list[Tensor]]
     optimizer: torch.optim.Optimizer
     average: Average | None
+    stage: int | None = None
+
+    def enter(self, frozen: bool) -> None:
+        """Training mode, apart from what stands still."""
+        self.network.train()
+        if self.stage is not None:
+            parts = self.network.parts()
+            self.network.requires_grad_(False)
+            for part in parts[self.stage]:
+                part.requires_grad_(True)
+            for part in itertools.chain(*parts[: self.stage]):
+                part.requires_grad_(False).eval()
+        if frozen:
+            self.network.backbone.requires_grad_(False).eval()
 
 
 def _one_epoch(learner: _Learner, training: Training, data: Examples, epoch: int) -> dict[str, Any]:
-    """Train for one epoch and return its row of the history: number, last learning rate, mean loss of every exit."""
-    network, recipe = learner.network, training.recipe
-    draw = Generator().manual_seed(_mix(training.seed, epoch))
-    torch.manual_seed(_mix(training.seed, epoch) + 1)  # dropout
+    """Train for one epoch and return its row of the history: number, last learning rate, mean loss of every exit.
+
+    `epoch` counts from 0, in a staged training in each stage; the row's number goes on.
+    """
+    network, recipe, stage = learner.network, training.recipe, learner.stage
+    number = (stage or 0) * recipe.epochs + epoch
+    draw = Generator().manual_seed(_mix(training.seed, number))
+    torch.manual_seed(_mix(training.seed, number) + 1)  # dropout
     weights = training.early_weights(epoch)
-    sums = torch.zeros(network.num_exits, device=data.y_train.device)
-    order = list(batches(recipe, len(data.x_train), epoch, training.seed))
-    network.train()
-    if training.frozen:
-        network.backbone.eval()
+    sums = torch.zeros(network.num_exits if stage is None else 1, device=data.y_train.device)
+    order = list(batches(recipe, len(data.x_train), number, training.seed))
+    learner.enter(training.frozen)
     for step, rows in enumerate(order):
         rate = learning_rate(recipe, epoch, (step + 0.5) / len(order))
         for group in learner.optimizer.param_groups:
@@ -166,19 +204,24 @@ def _one_epoch(learner: _Learner, training: Training, data: Examples, epoch: int
     losses = (sums / len(order)).tolist()
     if not all(map(math.isfinite, losses)):
         raise TrecxError(
-            f"the loss is not finite in epoch {epoch + 1} of {recipe.epochs}: "
+            f"the loss is not finite in epoch {epoch + 1} of {recipe.epochs}{_of(stage)}: "
             f"lower the learning rate (now {rate:.3g}) or the loss weight, or train in float32"
         )
-    return {"epoch": epoch + 1, "learning_rate": rate} | {f"loss_{k + 1}": loss for k, loss in enumerate(losses)}
+    named = {f"loss_{k + 1}": loss for k, loss in enumerate(losses, start=stage or 0)}
+    return {"epoch": number + 1, "learning_rate": rate} | named
+
+
+def _of(stage: int | None) -> str:
+    return "" if stage is None else f" of exit {stage + 1}"
 
 
 def _one_step(learner: _Learner, training: Training, batch: tuple[Tensor, Tensor, int], weights: list[float]) -> Tensor:
-    """Learn from one batch; the loss of every exit (exits,) before the step."""
+    """Learn from one batch; the loss of every exit that learns (exits,) before the step."""
     (x, labels, padded), recipe = batch, training.recipe
     with autocast(x.device, recipe.precision):
         if recipe.teacher and training.teacher is not None:
             labels = soften(x, labels, training.teacher, recipe.teacher)
-        logits = learner.forward(x)
+        logits = learner.forward(x) if learner.stage is None else learner.forward(x, last=learner.stage)[-1:]
     losses = exit_losses(logits, labels, padded)
     if training.final_teaches:
         answers = mix_targets(labels, logits[-1].detach().float().softmax(1), recipe.teacher)
@@ -191,10 +234,11 @@ def _one_step(learner: _Learner, training: Training, batch: tuple[Tensor, Tensor
     return torch.stack([loss.detach() for loss in losses])
 
 
-def validate(network: EarlyExitNetwork, data: Examples, task: str) -> dict[str, float]:
-    """Accuracy of every exit on the validation samples, as `val_accuracy_1`, `val_accuracy_2`, ..."""
+def validate(network: EarlyExitNetwork, data: Examples, task: str, last: int | None = None) -> dict[str, float]:
+    """Accuracy of every exit up to `last` on the validation samples, as `val_accuracy_1`, `val_accuracy_2`, ..."""
     hits = log_probs(network, data.x_val, task).argmax(2) == data.y_val.cpu()[:, None]
-    return {f"val_accuracy_{k + 1}": value for k, value in enumerate(hits.float().mean(0).tolist())}
+    found = hits.float().mean(0).tolist()
+    return {f"val_accuracy_{k + 1}": value for k, value in enumerate(found[: None if last is None else last + 1])}
 
 
 def log_probs(network: nn.Module, x: Tensor, task: str, batch: int = 500) -> Tensor:

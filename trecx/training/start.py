@@ -15,6 +15,7 @@ from trecx import paths
 from trecx.errors import TrecxError
 from trecx.models.build import build
 from trecx.models.network import EarlyExitNetwork, stages
+from trecx.models.resolutions import Look
 from trecx.tasks import get_task
 from trecx.training.weights import load_tensors
 
@@ -54,6 +55,7 @@ def apply(network: EarlyExitNetwork, start: str) -> None:
     """Give `network` the trained backbone and final classifier; what is new in it keeps its fresh weights.
 
     A backbone that ends early takes the stages that it has; its classifier looks at another map and starts fresh.
+    Where a network looks at several resolutions, each look gets all of the trained one.
     A final head with more inputs than the pooled last map (EV-assistance, concatenation) gets the trained classifier
     for these and zeros for the others: before training its final exit gives the trained network's answers.
 
@@ -69,17 +71,29 @@ def apply(network: EarlyExitNetwork, start: str) -> None:
     own = network.state_dict()
     copies: list[tuple[Tensor, Tensor]] = []
     theirs = {name.split(".")[1] for name in tensors if name.startswith("backbone.")}
-    missing = theirs - {name for name, _ in stages(network.backbone)}
-    for name, value in tensors.items():
-        target = own.get(name)
-        if missing and (name.split(".")[1] in missing or name.startswith("final.")):
-            continue
-        if target is not None and name == "final.classifier.weight" and target.shape[0] == value.shape[0]:
-            target = target[:, : value.shape[1]]  # the columns of the pooled last map come first
-        if target is None or target.shape != value.shape:
-            raise TrecxError(f"{path} does not fit this network: {name} has no place of shape {tuple(value.shape)}")
-        copies.append((target, value))
-    if not missing:
-        own["final.classifier.weight"].zero_()
+    fresh: list[Tensor] = []
+    for prefix, backbone, classifier in _places(network):
+        missing = theirs - {name for name, _ in stages(backbone)}
+        for name, value in tensors.items():
+            if missing and (name.split(".")[1] in missing or name.startswith("final.")):
+                continue
+            place = name.replace("backbone", prefix, 1).replace("final.classifier", classifier, 1)
+            target = own.get(place)
+            if target is not None and place == f"{classifier}.weight" and target.shape[0] == value.shape[0]:
+                fresh.append(target)
+                target = target[:, : value.shape[1]]  # the columns of the pooled last map come first
+            if target is None or target.shape != value.shape:
+                raise TrecxError(f"{path} does not fit this network: {name} has no place of shape {tuple(value.shape)}")
+            copies.append((target, value))
+    for target in fresh:
+        target.zero_()
     for target, value in copies:
         target.copy_(value)
+
+
+def _places(network: EarlyExitNetwork) -> list[tuple[str, nn.Sequential, str]]:
+    """Every whole backbone in the network: its name, itself, and the name of the dense layer on its last map."""
+    looks = [(name, stage) for name, stage in stages(network.backbone) if isinstance(stage, Look)]
+    dense = {name: f"exits.{name}.classify.2" for name in network.exits}
+    places = [(f"backbone.{name}.backbone", look.backbone, dense.get(name, "final.classifier")) for name, look in looks]
+    return places or [("backbone", network.backbone, "final.classifier")]
