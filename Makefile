@@ -25,19 +25,22 @@ PY := .venv/bin/python
 READY := .venv/.ready
 endif
 
-# This checkout's package is used, wherever the environment was made.
-export PYTHONPATH := $(CURDIR)
+# This checkout's package is used, wherever the environment was made, before those that a module system has put there.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+# Those that the table of contents names: a copy made in Jupyter is no page. Files with a space in their name, copies
+# too, are nobody's prerequisites.
+NOTEBOOKS := $(sort $(wildcard $(shell sed -nE '/_live$$/d; s|.*file: (notebooks/[0-9][0-9]_[a-z0-9_]+)$$|\1.ipynb|p' book/_toc.yml 2>/dev/null)))
 # Chapters run twice, on published records and live; the first number of a notebook says which are chapters.
 CHAPTERS := $(filter $(foreach k,1 2 3 4 5 6,notebooks/0$k_%),$(NOTEBOOKS))
 TWINS := $(CHAPTERS:notebooks/%.ipynb=book/notebooks/%_live.ipynb)
 EXECUTED := $(NOTEBOOKS:%=book/%) $(TWINS)
-PACKAGE := $(sort $(shell find trecx -name '*.py' -o -name '*.yaml'))
+PACKAGE := $(sort $(shell find trecx -not -name '* *' \( -name '*.py' -o -name '*.yaml' \)))
 # The published records that a chapter reads; those of one benchmark concern no other's.
-records = $(sort $(shell find $(1:%=book/records/%) -type f 2>/dev/null))
+records = $(sort $(shell find $(1:%=book/records/%) -type f -not -path '* *' 2>/dev/null))
 ALL_RECORDS := cifar10 speech_commands vww96 reference
-PAGES := $(sort $(shell find book -type f -not -path 'book/notebooks/*' -not -path 'book/tables/*' -not -name '*.pyc'))
+PAGES := $(sort $(shell find book -type f -not -path 'book/notebooks/*' -not -path 'book/tables/*' \
+  -not -path '*/.*' -not -name '*.pyc' -not -path '* *'))
 JUPYTER_BOOK := $(PY) -c 'from jupyter_book.cli.main import main; main()'
 
 .PHONY: help
@@ -95,6 +98,10 @@ endif
 endif
 PIP_INSTALL ?= .venv/bin/python -m pip install --disable-pip-version-check
 
+# TORCH_INDEX=... names an index of another build of torch, such as the one for processors alone. Its packages have the
+# pinned versions but not the pinned checksums, which are those of PyPI's files.
+TORCH := torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+
+
 # The environment. The stamp comes last, so that a stopped installation is not taken for a finished one.
 .venv/.ready: requirements.lock pyproject.toml
 	@rm -f $@
@@ -108,22 +115,30 @@ PIP_INSTALL ?= .venv/bin/python -m pip install --disable-pip-version-check
 	  exit 1; \
 	fi; \
 	"$$python" -m venv .venv || { echo "$$python lacks venv: install its package, such as python3.11-venv." >&2; exit 1; }
+ifdef TORCH_INDEX
+	@echo "Installing the pinned packages into .venv (once), torch from $(TORCH_INDEX)"
+	@awk '/^[^ #]/ {kept = $$0 !~ /^($(TORCH))==/} kept' requirements.lock > .venv/without-torch.lock
+	@sed -nE 's/^(torch|torchvision)(==[^ ;]+).*/\1\2/p' requirements.lock > .venv/torch.lock
+	@$(PIP_INSTALL) --require-hashes --no-deps -r .venv/without-torch.lock
+	@$(PIP_INSTALL) --no-deps --index-url '$(TORCH_INDEX)' -r .venv/torch.lock
+else
 	@echo "Installing the pinned packages into .venv (once; torch's GPU build takes about 6 GB of disk)"
-	@$(PIP_INSTALL) -r requirements.lock
+	@$(PIP_INSTALL) --require-hashes -r requirements.lock
+endif
 	@$(PIP_INSTALL) --no-build-isolation --no-deps -e .
 	@touch $@
 
 # Changes only when the profile does, so that only then every notebook runs again.
 .PHONY: force
-_build/profile: force
+_build/profile: $(if $(filter-out $(PROFILE),$(or $(shell cat _build/profile 2>/dev/null),none)),force)
 	@case '$(PROFILE)' in quick|full) ;; \
 	  *) echo "PROFILE is '$(PROFILE)': choose quick or full." >&2; exit 2 ;; esac
 	@mkdir -p $(@D)
-	@echo '$(PROFILE)' | cmp -s - $@ || echo '$(PROFILE)' > $@
+	@echo '$(PROFILE)' > $@
 
 # The runner works in _build/runs and moves a notebook here only when all of its cells succeeded.
 $(NOTEBOOKS:%=book/%): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(READY)
-	@$(PY) -m trecx.report.runner $* --publish $(GIVEN)
+	@$(PY) -m trecx.report.runner $* --publish $(if $(filter 08_environment,$*),-p profile $(PROFILE))
 
 $(TWINS): book/notebooks/%_live.ipynb: notebooks/%.ipynb $(PACKAGE) _build/profile $(READY)
 	@$(PY) -m trecx.report.runner $* --publish -p source $(PROFILE)
@@ -138,7 +153,6 @@ $(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(filter-ou
 # The live chapters after the first three find their trainings done. The environment page lists every run and run time.
 book/notebooks/04_prior_work_live.ipynb book/notebooks/05_ablations_live.ipynb book/notebooks/06_headline_live.ipynb: \
   | $(filter book/notebooks/01_% book/notebooks/02_% book/notebooks/03_%,$(TWINS))
-book/notebooks/08_environment.ipynb: private GIVEN = -p profile $(PROFILE)
 book/notebooks/08_environment.ipynb: _build/profile $(filter-out %/08_environment.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
 
 # Always the whole book: a page that quotes a number of another page is not seen as changed otherwise (seconds).
