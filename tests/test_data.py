@@ -1,5 +1,6 @@
 """Loading and building data sets: the quick stand-ins for real, the files on disk in every broken state."""
 
+import io
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from trecx import data, paths
 from trecx.data import DATASETS, load, prepare, store
@@ -33,6 +35,9 @@ def arrays(n: int = 40) -> dict[str, np.ndarray]:
         out[f"x_{split}"] = rng.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
         out[f"y_{split}"] = (np.arange(size) % 10).astype(np.uint8)
     return out
+
+
+X, Y = arrays()["x_train"], arrays()["y_train"]
 
 
 def test_every_task_has_its_data_sets() -> None:
@@ -223,6 +228,43 @@ def test_checksum_is_had_without_loading_and_follows_the_file(folder: Path, monk
     assert data.checksum("cifar10") == load("cifar10").checksum == store.checksum(arrays(120))
 
 
+def test_another_file_of_the_same_size_and_time_has_its_own_checksum(folder: Path) -> None:
+    path = folder / "cifar10.npz"
+    one, two = arrays(), arrays() | {"x_test": 255 - arrays()["x_test"]}
+    np.savez(path, **one)
+    was = path.stat()
+    assert data.checksum("cifar10") == load("cifar10").checksum == store.checksum(one)
+    with path.open("r+b") as file, io.BytesIO() as packed:  # in place: the same inode
+        np.savez(packed, **two)
+        file.write(packed.getvalue())
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (was.st_size, was.st_mtime_ns)
+    assert data.checksum("cifar10") == load("cifar10").checksum == store.checksum(two)
+    np.savez(folder / "other.npz", **one)  # moved into its place: another inode
+    os.utime(folder / "other.npz", ns=(was.st_atime_ns, was.st_mtime_ns))
+    (folder / "other.npz").replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (was.st_size, was.st_mtime_ns)
+    assert data.checksum("cifar10") == load("cifar10").checksum == store.checksum(one)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_noted_as_the_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, two = folder / "cifar10.npz", arrays(80)
+    np.savez(path, **arrays())
+    hashed = store.checksum
+
+    def slow(found: dict[str, np.ndarray]) -> str:
+        np.savez(folder / "other.npz", **two)
+        (folder / "other.npz").replace(path)
+        return hashed(found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "checksum", slow)
+        assert load("cifar10").checksum == hashed(arrays())
+    assert load("cifar10").checksum == hashed(two)
+
+
 def test_checksum_builds_a_stand_in_and_asks_for_a_full_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos, "build", arrays)
     assert data.checksum("quick_photos") == store.checksum(arrays())
@@ -258,16 +300,88 @@ def test_altered_file(folder: Path) -> None:
     ("change", "message"),
     [
         ({"y_test": None}, "has no y_test, so it is not a prepared data set"),
-        ({"y_test": np.zeros(3, np.uint8)}, "wrong test part"),
-        ({"y_train": np.full(200, 10, np.uint8)}, "wrong train part"),
-        ({"x_val": np.zeros((1, 32, 32, 3), np.uint8)}, "wrong val part"),
+        ({"y_test": np.zeros(3, np.uint8)}, "x_test has 40 samples and y_test 3 labels: give as many of both"),
+        ({"y_train": np.full(200, 10, np.uint8)}, "y_train has labels from 10 to 10: give whole numbers from 0 to 9"),
+        ({"x_val": np.full((1, 32, 32, 3), 9, np.uint8)}, "x_val and y_val belong together, and one is missing"),
+        ({"x_val": X[:0], "y_val": Y[:0]}, "x_val has 0 samples and y_val 0 labels: give as many of both, at least"),
+        # Pictures.
+        ({"x_train": X / 255}, "x_train is float64: give pictures as uint8 from 0 to 255"),
+        ({"x_test": (X / 255).astype(np.float32)}, "x_test is float32: give pictures as uint8"),
+        ({"x_train": X.astype(np.int8)}, "x_train is int8: give pictures as uint8"),
+        ({"x_train": X.astype(np.uint16)}, "x_train is uint16: give pictures as uint8"),
+        ({"x_train": X.astype(np.complex64)}, "x_train is complex64: give pictures as uint8"),
+        ({"x_test": np.full(X.shape, np.nan)}, "x_test is float64: give pictures as uint8"),
+        ({"x_train": X.astype("U3")}, "x_train is <U3: give pictures as uint8"),
+        ({"x_train": X // 255}, "x_train has no value above 1: give pictures as uint8 from 0 to 255"),
+        ({"x_train": X.transpose(0, 3, 1, 2)}, r"x_train has the shape \(200, 3, 32, 32\): give \(N, 32, 32, 3\)"),
+        ({"x_test": X[:, :28, :28]}, r"x_test has the shape \(200, 28, 28, 3\): give \(N, 32, 32, 3\)"),
+        ({"x_train": X[..., 0]}, r"x_train has the shape \(200, 32, 32\): give \(N, 32, 32, 3\)"),
+        ({"x_train": X[..., :1]}, r"x_train has the shape \(200, 32, 32, 1\): give \(N, 32, 32, 3\)"),
+        ({"x_train": np.uint8(200)}, r"x_train has the shape \(\): give \(N, 32, 32, 3\)"),
+        # Labels.
+        ({"y_train": Y[:, None]}, r"y_train has the shape \(200, 1\): give whole numbers from 0 to 9, one a sample"),
+        ({"y_train": np.eye(10, dtype=np.uint8)[Y]}, r"y_train has the shape \(200, 10\): give whole numbers"),
+        ({"y_train": Y.astype(np.int64) - 1}, "y_train has labels from -1 to 8: give whole numbers from 0 to 9"),
+        ({"y_test": np.full(40, np.nan)}, "y_test is float64: give whole numbers from 0 to 9"),
+        ({"y_train": Y * 0.5}, "y_train is float64: give whole numbers from 0 to 9"),
+        ({"y_train": Y.astype("U1")}, "y_train is <U1: give whole numbers from 0 to 9"),
+        ({"y_train": Y > 4}, "y_train is bool: give whole numbers from 0 to 9"),
+        ({"y_train": Y.astype(">i4")}, "y_train is >i4: give whole numbers from 0 to 9"),
+        ({"y_train": Y.astype(complex)}, "y_train is complex128: give whole numbers from 0 to 9"),
+        ({"y_train": np.where(np.arange(200), Y % 9, 9)}, "y_train has a single sample of class 9: without x_val and"),
     ],
 )
 def test_file_with_other_contents(folder: Path, change: dict, message: str) -> None:
+    """The contract of `trecx.data.contract`, point by point."""
     made = {key: value for key, value in (arrays() | change).items() if value is not None}
     np.savez(folder / "cifar10.npz", **made)
+    for look in (load, data.checksum):
+        with pytest.raises(TrecxError, match=message) as caught:
+            look("cifar10")
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).endswith("delete it and run `python -m trecx data cifar10`")
+        (folder / "cifar10.sha256.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.astype(np.float64), "x_train is float64: give features as float32"),
+        (lambda x: x.astype(np.float16), "x_train is float16: give features as float32"),
+        (lambda x: x.astype(">f4"), "x_train is >f4: give features as float32"),
+        (lambda x: x.transpose(0, 3, 1, 2), r"x_train has the shape \(24, 1, 49, 10\): give \(N, 49, 10, 1\)"),
+        (lambda x: np.where(x > 2, np.nan, x), "x_train has values that are not finite: give features without NaN"),
+        (lambda x: np.where(x > 2, -np.inf, x), "x_train has values that are not finite"),
+        (lambda x: x * 32768, "x_train has values beyond ±1000: give MFCC as trecx.data.mfcc computes them"),
+    ],
+)
+def test_features_of_another_form(folder: Path, change: Callable, message: str) -> None:
+    features = np.random.default_rng(0).normal(size=(24, 49, 10, 1)).astype(np.float32)
+    labels = np.arange(24) % 12
+    made = {"x_train": features, "y_train": labels, "x_test": features, "y_test": labels}
+    np.savez(folder / "speech_commands.npz", **made)
+    assert load("speech_commands").x_train.dtype == np.float32
+    np.savez(folder / "speech_commands.npz", **made | {"x_train": change(features)})
     with pytest.raises(TrecxError, match=message):
-        load("cifar10")
+        load("speech_commands")
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int32, np.uint16, np.int64, np.uint64])
+def test_labels_of_every_whole_type_serve(folder: Path, kind: type) -> None:
+    made = arrays() | {"y_train": Y.astype(kind)}
+    np.savez(folder / "cifar10.npz", **made)
+    found = torch.from_numpy(load("cifar10").y_train).long()
+    assert torch.bincount(found).tolist() == [18] * 10
+
+
+def test_few_samples_a_class_still_leave_a_validation_part(folder: Path) -> None:
+    made = arrays()
+    for n, held in ((2, 1), (4, 1), (14, 1), (16, 2)):  # rounded half to even, as ever
+        kept = {"x_train": X[: 10 * n], "y_train": Y[: 10 * n]}
+        np.savez(folder / "cifar10.npz", **made | kept)
+        found = load("cifar10")
+        assert np.bincount(found.y_val).tolist() == [held] * 10
+        assert np.bincount(found.y_train).tolist() == [n - held] * 10
 
 
 def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

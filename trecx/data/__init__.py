@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trecx import paths
-from trecx.data import store
+from trecx.data import contract, store
 from trecx.errors import TrecxError
 from trecx.tasks import IC, KWS, VWW
 
@@ -31,6 +31,7 @@ class Source:
     description: str
     stand_in: bool  # built on the spot; False: downloaded
     classes: tuple[str, ...]
+    sample: tuple[int, int, int]  # height, width and 3 of a picture; frames, coefficients and 1 of features
     module: str  # of trecx.data; its build() returns the arrays
     recipe: int = 1  # raise it when build() changes, so that older files of a stand-in are built again
 
@@ -47,7 +48,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A loaded data set. x: images (N, H, W, 3) uint8 or MFCC (N, 49, 10, 1) float32; y: class indices (N,)."""
+    """A loaded data set. x: images (N, H, W, 3) uint8 or MFCC (N, 49, 10, 1) float32; y: class indices (N,).
+
+    `trecx.data.contract` says it in full.
+    """
 
     name: str
     title: str
@@ -73,6 +77,7 @@ DATASETS = {
             "and 10 000 for testing.",
             stand_in=False,
             classes=IC.classes,
+            sample=(32, 32, 3),
             module="full.cifar10",
         ),
         Source(
@@ -82,6 +87,7 @@ DATASETS = {
             "command words, silence, and unknown words; the test set is the official one.",
             stand_in=False,
             classes=KWS.classes,
+            sample=(49, 10, 1),
             module="full.speech_commands",
         ),
         Source(
@@ -91,6 +97,7 @@ DATASETS = {
             "the picture; the test set is COCO's val2017 under the same rule.",
             stand_in=False,
             classes=VWW.classes,
+            sample=(96, 96, 3),
             module="full.vww",
         ),
         Source(
@@ -103,6 +110,7 @@ DATASETS = {
                 "astronaut", "cat", "coffee", "rocket", "galaxies",
                 "retina", "tissue", "motorcycle", "temple", "flower",
             ),
+            sample=(32, 32, 3),
             module="quick.photos",
             recipe=4,
         ),
@@ -113,6 +121,7 @@ DATASETS = {
             "eSpeak NG synthesiser in artificial voices with noise; training and test voices differ.",
             stand_in=True,
             classes=KWS.classes,
+            sample=(49, 10, 1),
             module="quick.words",
         ),
         Source(
@@ -122,6 +131,7 @@ DATASETS = {
             "into 96 x 96 scenes, against empty scenes and scenes with a patch that shows no face.",
             stand_in=True,
             classes=VWW.classes,
+            sample=(96, 96, 3),
             module="quick.faces",
             recipe=3,
         ),
@@ -163,12 +173,12 @@ def prepare(name: str, force: bool = False, say: Callable[[str], None] = _on_std
 def load(name: str, split_seed: int = 0) -> Dataset:
     """Load a data set; a quick set that is missing is built first.
 
-    A set without a validation part of its own gets a tenth of every class of its training part, drawn with
-    `split_seed`. Raises TrecxError: unknown name, a full set that was not prepared, a damaged file.
+    A set without a validation part of its own gets a tenth of every class of its training part, one sample at least,
+    drawn with `split_seed`. Raises TrecxError: unknown name, a full set that was not prepared, a damaged file, or one
+    that breaks the contract (`trecx.data.contract`).
     """
     source = ready(name)
-    arrays, digest = store.read(source.path, source.rebuild)
-    _check(source, arrays)
+    arrays, digest = _read(source)
     if "x_val" not in arrays:
         arrays |= _hold_out(arrays["x_train"], arrays["y_train"], split_seed)
     return Dataset(
@@ -183,7 +193,7 @@ def load(name: str, split_seed: int = 0) -> Dataset:
 
 
 def checksum(name: str) -> str:
-    """`load(name).checksum` at the cost of a look at the file's size and time, where it was computed before.
+    """`load(name).checksum` at the cost of a look at the file's size and times, where it was computed before.
 
     Raises TrecxError as `load` does.
     """
@@ -194,10 +204,10 @@ def checksum(name: str) -> str:
 
 
 @cache
-def _checksum(name: str, path: Path, stamp: tuple[int, int]) -> str:
-    """The checksum of the file at `path` as long as it has this size and time."""
+def _checksum(name: str, path: Path, stamp: store.Stamp) -> str:
+    """The checksum of the file at `path` as long as it has this stamp."""
     source = ready(name)
-    return store.remembered(path) or store.read(path, source.rebuild)[1]
+    return store.remembered(path) or _read(source)[1]
 
 
 def ready(name: str, say: Callable[[str], None] = _on_stderr) -> Source:
@@ -218,20 +228,22 @@ def ready(name: str, say: Callable[[str], None] = _on_stderr) -> Source:
     return source
 
 
-def _check(source: Source, arrays: dict[str, NDArray]) -> None:
-    for split in ("train", "val", "test"):
-        x, y = arrays.get(f"x_{split}"), arrays.get(f"y_{split}")
-        if x is None and y is None:
-            continue
-        if x is None or y is None or len(x) != len(y) or not len(y) or y.max() >= len(source.classes):
-            raise TrecxError(f"{source.path} has a wrong {split} part for {source.title}: {source.rebuild}")
+def _read(source: Source) -> tuple[dict[str, NDArray], str]:
+    """The arrays of a prepared file, which keep the contract, and their checksum."""
+    arrays, digest = store.read(source.path, source.rebuild)
+    if wrong := contract.breach(arrays, source.sample, len(source.classes)):
+        raise TrecxError(f"{source.path} does not fit {source.title}: {wrong}; or {source.rebuild}")
+    return arrays, digest
 
 
 def _hold_out(x: NDArray, y: NDArray, seed: int) -> dict[str, NDArray]:
-    """Move a tenth of every class, drawn with `seed`, from train to val; both keep the order of the file."""
+    """Move a tenth of every class, drawn with `seed`, from train to val; both keep the order of the file.
+
+    At least one of a class moves: an empty part has no accuracy.
+    """
     rng = np.random.default_rng(seed)
     held = np.zeros(len(y), dtype=bool)
     for label in np.unique(y):
         of_class = np.flatnonzero(y == label)
-        held[rng.permutation(of_class)[: round(len(of_class) / 10)]] = True
+        held[rng.permutation(of_class)[: max(1, round(len(of_class) / 10))]] = True
     return {"x_train": x[~held], "y_train": y[~held], "x_val": x[held], "y_val": y[held]}

@@ -1,7 +1,7 @@
 """Prepared data sets on disk: `<name>.npz`, with its checksum inside when this package wrote it.
 
-Beside each file, `<name>.sha256.json` remembers that a file of this size and time was verified, so that a large file
-is hashed once and not at every load.
+Beside each file, `<name>.sha256.json` remembers that this very file (inode, size, times of change) was verified, so that
+a large file is hashed once and not at every load.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,15 @@ from trecx.files import whole_file
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 KEYS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
+
+
+class Stamp(NamedTuple):
+    """What tells a file from another one that has taken its name. Nobody can set the time of status change back."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
 
 
 def checksum(arrays: Mapping[str, NDArray]) -> str:
@@ -48,7 +58,8 @@ def write(path: Path, arrays: Mapping[str, NDArray], recipe: int) -> None:
             np.savez(file, **arrays, sha256=np.array(digest), recipe=np.array(recipe))  # type: ignore[arg-type]
     except OSError as error:
         raise TrecxError(f"{path} cannot be written: {error.strerror or error}") from error
-    _remember(path, digest)
+    with suppress(OSError):
+        _remember(path, digest, stamp(path))
 
 
 def recipe_of(path: Path, rebuild: str) -> int | None:
@@ -63,6 +74,7 @@ def read(path: Path, rebuild: str) -> tuple[dict[str, NDArray], str]:
     Raises TrecxError when the file is cut short, altered or not a prepared set; `rebuild` tells the user what to do.
     """
     with _opened(path, rebuild) as file:
+        seen = stamp(path)  # not after the arrays: it may be another file by then
         arrays = {key: file[key] for key in KEYS if key in file}
         written = str(file["sha256"]) if "sha256" in file else None
     missing = [key for key in REQUIRED if key not in arrays]
@@ -73,7 +85,7 @@ def read(path: Path, rebuild: str) -> tuple[dict[str, NDArray], str]:
         digest = checksum(arrays)
         if written is not None and digest != written:
             raise TrecxError(f"{path} is damaged (its checksum differs from the one it was written with): {rebuild}")
-        _remember(path, digest)
+        _remember(path, digest, seen)
     return arrays, digest
 
 
@@ -91,27 +103,24 @@ def _note(path: Path) -> Path:
     return path.with_suffix(".sha256.json")
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds of a file."""
+def stamp(path: Path) -> Stamp:
+    """The stamp of the file that is at `path` now."""
     stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _stamp(path: Path) -> dict[str, int]:
-    return dict(zip(("size", "mtime_ns"), stamp(path), strict=True))
+    return Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 def remembered(path: Path) -> str | None:
     """The sha256 noted beside a file that has not changed since, None without such a note."""
     try:
         note = json.loads(_note(path).read_text())
-        return str(note["sha256"]) if note.items() >= _stamp(path).items() else None
+        return str(note["sha256"]) if note.items() >= stamp(path)._asdict().items() else None
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 
 
-def _remember(path: Path, digest: str) -> None:
+def _remember(path: Path, digest: str, seen: Stamp) -> None:
+    """Note the checksum of the file that had this stamp when it was opened."""
     with suppress(OSError):  # a read-only folder only costs a hash at every load
-        note = json.dumps({"sha256": digest, **_stamp(path)})
+        note = json.dumps({"sha256": digest, **seen._asdict()})
         with whole_file(_note(path)) as file:
             file.write(f"{note}\n".encode())
