@@ -328,7 +328,7 @@ def test_altered_file(folder: Path) -> None:
         ({"y_train": Y > 4}, "y_train is bool: give whole numbers from 0 to 9"),
         ({"y_train": Y.astype(">i4")}, "y_train is >i4: give whole numbers from 0 to 9"),
         ({"y_train": Y.astype(complex)}, "y_train is complex128: give whole numbers from 0 to 9"),
-        ({"y_train": np.where(np.arange(200), Y % 9, 9)}, "y_train has a single sample of class 9: without x_val and"),
+        ({"y_train": np.where(np.arange(200), Y % 9, 9)}, "y_train has a single sample of class 9: give two or more"),
     ],
 )
 def test_file_with_other_contents(folder: Path, change: dict, message: str) -> None:

@@ -44,8 +44,8 @@ def breach(arrays: Mapping[str, NDArray], sample: tuple[int, int, int], classes:
         held = np.bincount(arrays["y_train"].astype(np.int64))
         if (held == 1).any():
             return (
-                f"y_train has a single sample of class {int(np.argmax(held == 1))}: without x_val and y_val one of each "
-                "class is held out, so give two or more"
+                f"y_train has a single sample of class {int(np.argmax(held == 1))}: give two or more, since one of "
+                "each class is held out where the file has no x_val and y_val"
             )
     return ""
 

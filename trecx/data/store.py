@@ -1,7 +1,7 @@
 """Prepared data sets on disk: `<name>.npz`, with its checksum inside when this package wrote it.
 
-Beside each file, `<name>.sha256.json` remembers that this very file (inode, size, times of change) was verified, so that
-a large file is hashed once and not at every load.
+Beside each file, `<name>.sha256.json` remembers that this very file (inode, size, times of change) was verified, so
+that a large file is hashed once and not at every load.
 """
 
 import hashlib

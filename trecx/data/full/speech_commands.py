@@ -22,9 +22,9 @@ from trecx.data.mfcc import RATE, mfcc
 from trecx.errors import TrecxError
 from trecx.tasks import KWS
 
-MAIN = "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
+MAIN = "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz"
 MAIN_SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
-TEST = "http://download.tensorflow.org/data/speech_commands_test_set_v0.02.tar.gz"
+TEST = "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_test_set_v0.02.tar.gz"
 TEST_SHA256 = "baa084f6b62c91de660ff0588ae4dfc4e4d534aa99ac0e5f406cba75836cbd00"
 LISTS = ("validation_list.txt", "testing_list.txt")
 NOISE = "_background_noise_"

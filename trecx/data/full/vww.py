@@ -1,8 +1,9 @@
 """Visual Wake Words: COCO 2014 at 96 x 96, 'person' or not (annotations CC BY 4.0, images under their Flickr terms).
 
-The rule (Chowdhery et al. 2019, with the threshold that the authors' test set has): 'person' if the box of a person,
-crowds apart, covers more than 2.5 % of the picture; a picture with persons but none that large is left out; all others
-are 'no person'. The test set is COCO's val2017, a part of the 2014 pictures and therefore kept out of training.
+The rule (Chowdhery et al. 2019, with the threshold that the authors' test set has): 'person' if the box of a person
+covers more than 2.5 % of the picture; a picture with persons but none that large is left out; all others are 'no
+person'. Boxes of crowds are passed over, as in the authors' preparation: a picture with nobody but a crowd is 'no
+person'. The test set is COCO's val2017, a part of the 2014 pictures and therefore kept out of training.
 Validation is the first tenth of each class by file name, as in the authors' code.
 """
 
@@ -21,7 +22,7 @@ from trecx import paths
 from trecx.data.download import fetch, need_space
 from trecx.errors import TrecxError
 
-COCO = "http://images.cocodataset.org"
+COCO = "https://s3.amazonaws.com/images.cocodataset.org"  # what that host serves, where its name is certified
 ARCHIVES = {
     "annotations2014": "annotations/annotations_trainval2014.zip",
     "annotations2017": "annotations/annotations_trainval2017.zip",
@@ -70,17 +71,13 @@ def read(archives: dict[str, Path]) -> dict[str, NDArray]:
 
 
 def labels(coco: dict[str, Any]) -> dict[int, int]:
-    """Return {image id: 0 or 1} under the rule of this data set, from a COCO instances file; left-out ones are absent.
-
-    A picture whose only persons are a crowd counts as having persons, none of them large enough.
-    """
+    """Return {image id: 0 or 1} under this data set's rule, from a COCO instances file; left-out ones are absent."""
     area = {image["id"]: image["width"] * image["height"] for image in coco["images"]}
     largest: dict[int, float] = {}
     for box in coco["annotations"]:
-        if box["category_id"] == PERSON:
+        if box["category_id"] == PERSON and not box.get("iscrowd"):
             image, (_, _, width, height) = box["image_id"], box["bbox"]
-            covered = 0.0 if box.get("iscrowd") else width * height / area[image]
-            largest[image] = max(largest.get(image, 0.0), covered)
+            largest[image] = max(largest.get(image, 0.0), width * height / area[image])
     return {image: int(image in largest) for image in area if largest.get(image, 1.0) > SMALLEST}
 
 
