@@ -16,8 +16,8 @@ import yaml
 
 from trecx import paths
 from trecx.errors import TrecxError
+from trecx.report import downloads, parameters, runner, style
 from trecx.report import page as pages
-from trecx.report import parameters, runner, style
 from trecx.report.provenance import provenance
 
 SOURCES = runner.sources()
@@ -297,6 +297,34 @@ def test_table(toy: Path, shown: list[dict[str, str]]) -> None:
     from urllib.parse import unquote
 
     assert unquote(link[1]) == csv
+
+
+def test_a_table_outside_the_runner_is_shown_and_written_nowhere(
+    toy: Path, shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jupyter or papermill with other parameters must not replace the book's files."""
+    for value in (None, ""):
+        monkeypatch.delenv("TRECX_TABLES", raising=False)
+        if value is not None:
+            monkeypatch.setenv("TRECX_TABLES", value)
+        before = sorted(paths.ROOT.rglob("*"))
+        pages.show_table(pd.DataFrame({"n": [1]}), "one", "Counts.")
+        assert sorted(paths.ROOT.rglob("*")) == before
+        assert 'download="one.csv"' in shown.pop()["text/html"]
+
+
+def test_tables_are_had_again_from_the_notebooks(toy: Path, shown: list[dict[str, str]]) -> None:
+    pages.show_table(pd.DataFrame({"a b": ["1,5 %", 'x"<y>&'], "n": [1, 2]}), "one", "Counts.")
+    written = (paths.TABLES / "one.csv").read_bytes()
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("")])
+    executed.cells[0].outputs = [nbformat.v4.new_output("display_data", shown[0])]
+    (paths.BOOK / "notebooks").mkdir(parents=True)
+    nbformat.write(executed, paths.BOOK / "notebooks" / "01_toy.ipynb")
+    (paths.TABLES / "one.csv").write_text("cut")
+    (paths.TABLES / "gone.csv").write_text("")
+    downloads.restore()
+    assert [path.name for path in paths.TABLES.iterdir()] == ["one.csv"]
+    assert (paths.TABLES / "one.csv").read_bytes() == written
 
 
 def test_table_keeps_a_named_index_and_counts_beside_gaps(toy: Path, shown: list[dict[str, str]]) -> None:
