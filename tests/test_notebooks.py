@@ -1,6 +1,7 @@
 """The notebooks' form, without running them, and what of `trecx.report` they share."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -259,6 +260,35 @@ def test_papermill_alone_cannot_pass_a_misspelt_parameter(toy: Path, tmp_path: P
 
     with pytest.raises(papermill.PapermillExecutionError, match="unknown parameter sead"):
         papermill.execute_notebook(str(toy), str(tmp_path / "out.ipynb"), {"sead": 3}, progress_bar=False)
+
+
+@each_notebook
+def test_what_a_notebook_imports_is_there(path: Path) -> None:
+    for cell in code_cells(path):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("trecx"):
+                module = importlib.import_module(str(node.module))
+                for name in node.names:
+                    if not hasattr(module, name.name):
+                        importlib.import_module(f"{node.module}.{name.name}")
+
+
+def test_the_environment_page_of_a_fresh_clone_says_that_no_run_is_there(
+    tmp_path: Path, shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(pages, "say", said.append)
+    monkeypatch.setattr(pages, "glue", lambda name, value: None)
+    monkeypatch.setattr(style, "setup", lambda: None)
+    monkeypatch.delenv("TRECX_TABLES", raising=False)
+    scope: dict[str, Any] = {}
+    for cell in code_cells(paths.NOTEBOOKS / "08_environment.ipynb"):
+        exec(cell.source, scope)
+    assert said == ["No training of the profile quick has a record yet: `make book` trains and fills the tables."]
+    assert len(scope["runs"]) == 0
+    assert sum('id="table-runs"' in output["text/html"] for output in shown) == 1
 
 
 # --- Tables, numbers, banner ---
