@@ -94,9 +94,11 @@ clean: ## remove everything that was built; downloaded data stay in data/
 ifneq ($(shell command -v uv 2>/dev/null),)
 ifeq ($(PIP_INDEX_URL)$(PIP_EXTRA_INDEX_URL)$(PIP_CONFIG_FILE),)
 PIP_INSTALL := uv pip install --python .venv/bin/python
+FROM_INDEX := --index
 endif
 endif
 PIP_INSTALL ?= .venv/bin/python -m pip install --disable-pip-version-check
+FROM_INDEX ?= --index-url
 
 # TORCH_INDEX=... names an index of another build of torch, such as the one for processors alone. Its packages have the
 # pinned versions but not the pinned checksums, which are those of PyPI's files.
@@ -120,7 +122,7 @@ ifdef TORCH_INDEX
 	@awk '/^[^ #]/ {kept = $$0 !~ /^($(TORCH))==/} kept' requirements.lock > .venv/without-torch.lock
 	@sed -nE 's/^(torch|torchvision)(==[^ ;]+).*/\1\2/p' requirements.lock > .venv/torch.lock
 	@$(PIP_INSTALL) --require-hashes --no-deps -r .venv/without-torch.lock
-	@$(PIP_INSTALL) --no-deps --index-url '$(TORCH_INDEX)' -r .venv/torch.lock
+	@$(PIP_INSTALL) --no-deps $(FROM_INDEX) '$(TORCH_INDEX)' -r .venv/torch.lock
 else
 	@echo "Installing the pinned packages into .venv (once; torch's GPU build takes about 6 GB of disk)"
 	@$(PIP_INSTALL) --require-hashes -r requirements.lock
@@ -156,9 +158,12 @@ book/notebooks/04_prior_work_live.ipynb book/notebooks/05_ablations_live.ipynb b
 book/notebooks/08_environment.ipynb: _build/profile $(filter-out %/08_environment.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
 
 # Always the whole book: a page that quotes a number of another page is not seen as changed otherwise (seconds).
-_build/html/.built: $(EXECUTED) $(PAGES) _config.yml _build/profile $(READY)
+# A table for download that was changed or removed comes back from the notebooks.
+_build/html/.built: $(EXECUTED) $(PAGES) _config.yml _build/profile $(READY) \
+  $(or $(wildcard book/tables),force) $(wildcard book/tables/*.csv)
 	@rm -rf _build/html _build/.doctrees
 	@rm -f $(filter-out $(EXECUTED),$(wildcard book/notebooks/*.ipynb))
+	@$(PY) -m trecx.report.downloads
 	@echo "Rendering the book"
 	@$(JUPYTER_BOOK) build book --config _config.yml --path-output . --all -W --keep-going -q
 	@test -s _build/html/index.html

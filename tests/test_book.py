@@ -189,6 +189,54 @@ def test_only_what_changed_is_made_again(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_nothing_to_do_is_said_so(project: Path) -> None:
+    make(project, "book")
+    planned = make(project, "-n", "book").stdout
+    assert "runner" not in planned
+    assert "Rendering" not in planned
+    assert "--publish -p source full" in make(project, "-n", "book", "PROFILE=full").stdout
+
+
+@pytest.mark.slow
+def test_changed_and_removed_tables_come_back(project: Path) -> None:
+    make(project, "book")
+    table = project / "book/tables/toy.csv"
+    whole = table.read_bytes()
+    assert b"\n" in whole
+    table.write_text("method\n")
+    (project / "book/tables/of-another-time.csv").write_text("")
+    make(project, "book")
+    assert table.read_bytes() == whole
+    assert [path.name for path in table.parent.iterdir()] == ["toy.csv"]
+    table.unlink()
+    assert "Rendering" in make(project, "book").stdout
+    assert table.read_bytes() == whole
+    shutil.rmtree(table.parent)
+    assert "01_toy" not in make(project, "book").stdout
+    assert table.read_bytes() == whole
+    assert "Rendering" not in make(project, "book").stdout
+
+
+@pytest.mark.slow
+def test_a_copy_is_no_page_and_stops_nothing(project: Path) -> None:
+    copies = ["notebooks/Untitled 1.ipynb", "notebooks/01_toy-Copy1.ipynb", "notebooks/01_toy copy.ipynb"]
+    copies += ["notebooks/02_draft.ipynb", "book/method copy.md", "book/draft.md", "trecx/tasks copy.py"]
+    for name in copies:
+        (project / name).write_text("not even a notebook: \N{SNOWMAN}\n\n{doc}`nowhere`\n")
+    (project / "book/.ipynb_checkpoints").mkdir()
+    (project / "book/.ipynb_checkpoints/method-checkpoint.md").write_text("# Old")
+    built = make(project, "book")
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert "WARNING" not in built.stdout + built.stderr
+    assert "[1/1]" not in built.stdout
+    pages = {path.name for path in (project / "_build/html").rglob("*.html")}
+    assert {"method.html", "01_toy.html", "01_toy_live.html"} <= pages
+    assert not {name for name in pages if "opy" in name or "draft" in name or "ntitled" in name}
+    for name in copies:
+        (project / name).unlink()
+
+
+@pytest.mark.slow
 def test_make_refuses_with_one_sentence(project: Path) -> None:
     for words, said in (
         (["book", "PROFILE=fast"], "PROFILE is 'fast': choose quick or full."),
@@ -220,6 +268,15 @@ def test_help_lists_the_targets(tmp_path: Path) -> None:
     said = make(tmp_path).stdout
     for target in ("book", "test", "notebook", "data", "serve", "lint", "clean"):
         assert f"  make {target} " in said
+
+
+def test_a_pythonpath_that_was_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(paths.ROOT / "Makefile", tmp_path)
+    show = "--eval=show: ; @echo $$PYTHONPATH"
+    monkeypatch.setenv("PYTHONPATH", "/opt/module/lib:/opt/more")
+    assert make(tmp_path, show, "show").stdout == f"{tmp_path}:/opt/module/lib:/opt/more\n"
+    monkeypatch.delenv("PYTHONPATH")
+    assert make(tmp_path, show, "show").stdout == f"{tmp_path}\n"
 
 
 def test_every_page_of_the_table_of_contents_exists() -> None:

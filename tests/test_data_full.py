@@ -25,6 +25,7 @@ from trecx.data.download import fetch, file_sha256, need_space
 from trecx.data.full import cifar10, speech_commands, vww
 from trecx.data.mfcc import mfcc
 from trecx.errors import TrecxError
+from trecx.experiments.robustness import read_sound
 from trecx.tasks import KWS
 
 
@@ -384,13 +385,13 @@ def test_cifar10_from_an_archive(site: tuple[str, Path], folder: Path, monkeypat
 # --- Speech Commands
 
 
-def recording(clip: np.ndarray) -> bytes:
-    """A 16-bit mono wav file."""
+def recording(clip: np.ndarray, rate: int = 16_000, channels: int = 1, width: int = 2) -> bytes:
+    """A wav file, by default 16-bit mono."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
         file.writeframes(clip.astype("<i2").tobytes())
     return buffer.getvalue()
 
@@ -439,6 +440,51 @@ def test_speech_commands_from_archives(site: tuple[str, Path], folder: Path, mon
     expected = np.stack([*(noise[k : k + 16000] for k in (0, 8000, 16000)), clip["yes/a_nohash_0.wav"]])
     np.testing.assert_allclose(found.x_train[:4], mfcc(expected), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.x_val[2:3], mfcc(clip["yes/b_nohash_0.wav"][None]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ({"rate": 8000}, "8000, 1, 2"),
+        ({"rate": 44_100}, "44100, 1, 2"),
+        ({"channels": 2}, "16000, 2, 2"),
+        ({"width": 1}, "16000, 1, 1"),
+        ({"width": 3}, "16000, 1, 3"),
+    ],
+)
+def test_recordings_of_another_form_are_refused_and_not_taken_for_16_khz(
+    tmp_path: Path, form: dict[str, int], told: str
+) -> None:
+    clip = recording(np.arange(48_000) % 99, **form)
+    lists = {"validation_list.txt": b"", "testing_list.txt": b""}
+    tar_gz(tmp_path / "main.tar.gz", lists | {"yes/a.wav": clip})
+    message = rf"yes/a\.wav in .*main\.tar\.gz is no 16-bit recording at 16 kHz with one channel \(\({told}\)"
+    with pytest.raises(TrecxError, match=message):
+        speech_commands.read(tmp_path / "main.tar.gz", tmp_path / "main.tar.gz")
+    (tmp_path / "a.wav").write_bytes(clip)
+    with pytest.raises(TrecxError, match=rf"a\.wav is no 16-bit recording at 16 kHz .* \(\({told}\)"):
+        read_sound(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"no sound at all", recording(np.arange(9))[:30]])
+def test_damaged_recording(tmp_path: Path, content: bytes) -> None:
+    lists = {"validation_list.txt": b"", "testing_list.txt": b""}
+    tar_gz(tmp_path / "main.tar.gz", lists | {"yes/a.wav": content})
+    with pytest.raises(TrecxError, match=r"yes/a\.wav in .*main\.tar\.gz is no 16-bit recording .* \(.+\)$"):
+        speech_commands.read(tmp_path / "main.tar.gz", tmp_path / "main.tar.gz")
+
+
+def test_capitals_in_names_make_no_unknown_words(tmp_path: Path) -> None:
+    clip = recording(np.arange(16_000) % 99)
+    files = {"validation_list.txt": b"yes/b.wav\nNo/b.wav\n", "testing_list.txt": b"yes/c.wav\n"}
+    for name in ("Yes/a.wav", "Yes/B.WAV", "YES/c.wav", "no/b.wav", "Bed/a.wav", "_Background_Noise_/Running_Tap.wav"):
+        files[name] = recording(np.arange(17_000) % 99) if "Noise" in name else clip
+    tar_gz(tmp_path / "main.tar.gz", files)
+    tar_gz(tmp_path / "test.tar.gz", {"Yes/c.wav": clip, "_Silence_/1.wav": clip, "_Unknown_/bed.wav": clip})
+    found = speech_commands.read(tmp_path / "main.tar.gz", tmp_path / "test.tar.gz")
+    assert [KWS.classes[k] for k in found["y_train"]] == ["yes", "unknown"]
+    assert [KWS.classes[k] for k in found["y_val"]] == ["yes", "no", "silence"]
+    assert [KWS.classes[k] for k in found["y_test"]] == ["yes", "silence", "unknown"]
 
 
 def test_speech_commands_has_the_official_numbers_of_silent_clips(shared: Callable[[str], Path]) -> None:

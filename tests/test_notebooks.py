@@ -1,6 +1,7 @@
 """The notebooks' form, without running them, and what of `trecx.report` they share."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -16,8 +17,8 @@ import yaml
 
 from trecx import paths
 from trecx.errors import TrecxError
+from trecx.report import downloads, parameters, runner, style
 from trecx.report import page as pages
-from trecx.report import parameters, runner, style
 from trecx.report.provenance import provenance
 
 SOURCES = runner.sources()
@@ -261,6 +262,35 @@ def test_papermill_alone_cannot_pass_a_misspelt_parameter(toy: Path, tmp_path: P
         papermill.execute_notebook(str(toy), str(tmp_path / "out.ipynb"), {"sead": 3}, progress_bar=False)
 
 
+@each_notebook
+def test_what_a_notebook_imports_is_there(path: Path) -> None:
+    for cell in code_cells(path):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("trecx"):
+                module = importlib.import_module(str(node.module))
+                for name in node.names:
+                    if not hasattr(module, name.name):
+                        importlib.import_module(f"{node.module}.{name.name}")
+
+
+def test_the_environment_page_of_a_fresh_clone_says_that_no_run_is_there(
+    tmp_path: Path, shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(pages, "say", said.append)
+    monkeypatch.setattr(pages, "glue", lambda name, value: None)
+    monkeypatch.setattr(style, "setup", lambda: None)
+    monkeypatch.delenv("TRECX_TABLES", raising=False)
+    scope: dict[str, Any] = {}
+    for cell in code_cells(paths.NOTEBOOKS / "08_environment.ipynb"):
+        exec(cell.source, scope)
+    assert said == ["No training of the profile quick has a record yet: `make book` trains and fills the tables."]
+    assert len(scope["runs"]) == 0
+    assert sum('id="table-runs"' in output["text/html"] for output in shown) == 1
+
+
 # --- Tables, numbers, banner ---
 
 
@@ -297,6 +327,34 @@ def test_table(toy: Path, shown: list[dict[str, str]]) -> None:
     from urllib.parse import unquote
 
     assert unquote(link[1]) == csv
+
+
+def test_a_table_outside_the_runner_is_shown_and_written_nowhere(
+    toy: Path, shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jupyter or papermill with other parameters must not replace the book's files."""
+    for value in (None, ""):
+        monkeypatch.delenv("TRECX_TABLES", raising=False)
+        if value is not None:
+            monkeypatch.setenv("TRECX_TABLES", value)
+        before = sorted(paths.ROOT.rglob("*"))
+        pages.show_table(pd.DataFrame({"n": [1]}), "one", "Counts.")
+        assert sorted(paths.ROOT.rglob("*")) == before
+        assert 'download="one.csv"' in shown.pop()["text/html"]
+
+
+def test_tables_are_had_again_from_the_notebooks(toy: Path, shown: list[dict[str, str]]) -> None:
+    pages.show_table(pd.DataFrame({"a b": ["1,5 %", 'x"<y>&'], "n": [1, 2]}), "one", "Counts.")
+    written = (paths.TABLES / "one.csv").read_bytes()
+    executed = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("")])
+    executed.cells[0].outputs = [nbformat.v4.new_output("display_data", shown[0])]
+    (paths.BOOK / "notebooks").mkdir(parents=True)
+    nbformat.write(executed, paths.BOOK / "notebooks" / "01_toy.ipynb")
+    (paths.TABLES / "one.csv").write_text("cut")
+    (paths.TABLES / "gone.csv").write_text("")
+    downloads.restore()
+    assert [path.name for path in paths.TABLES.iterdir()] == ["one.csv"]
+    assert (paths.TABLES / "one.csv").read_bytes() == written
 
 
 def test_table_keeps_a_named_index_and_counts_beside_gaps(toy: Path, shown: list[dict[str, str]]) -> None:

@@ -13,7 +13,6 @@ A record of this is a folder `robustness/NAME OF THE RUN` beside the run records
 """
 
 import hashlib
-import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from trecx import paths
 from trecx.data.download import file_sha256
 from trecx.data.full.speech_commands import LISTS, NOISE, class_of
 from trecx.data.mfcc import RATE, mfcc
+from trecx.data.sound import read_wav, unfit
 from trecx.errors import TrecxError
 from trecx.evaluation.calibration import expected_calibration_error, scaled
 from trecx.evaluation.stats import paired_difference
@@ -131,7 +131,7 @@ def read_clips(folder: Path, noise: Path | None = None, per_class: int = 60, see
     if listed.is_file():
         files = [folder / name for name in listed.read_text().split()]
     else:
-        words = [f for f in sorted(folder.iterdir()) if f.is_dir() and f.name != NOISE]
+        words = [f for f in sorted(folder.iterdir()) if f.is_dir() and f.name.casefold() != NOISE]
         files = [file for word in words for file in _recordings(word)]
     if not any(class_of(file.parent.name) != SILENCE for file in files):
         raise TrecxError(f"no spoken words in {folder}: it needs one folder a word, with FLAC or WAV files")
@@ -148,30 +148,25 @@ def read_clips(folder: Path, noise: Path | None = None, per_class: int = 60, see
 
 def read_sound(path: Path) -> NDArray[np.float32]:
     """Samples in [-1, 1] of a 16-bit, 16 kHz mono recording; TrecxError if it is no such file."""
+    if path.suffix.casefold() == ".wav":
+        return read_wav(path, path).astype(np.float32) / np.float32(32768)
     problem: object
     try:
-        if path.suffix == ".wav":
-            with wave.open(str(path)) as file:
-                problem = (file.getframerate(), file.getnchannels(), file.getsampwidth())
-                if problem == (RATE, 1, 2):
-                    samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-                    return samples.astype(np.float32) / np.float32(32768)
-        else:
-            import soundfile
+        import soundfile
 
-            sound, rate = soundfile.read(path, dtype="float32")
-            problem = (rate, sound.shape)
-            if rate == RATE and sound.ndim == 1:
-                return sound
+        about = soundfile.info(path)
+        problem = (about.samplerate, about.channels, about.subtype)
+        if problem == (RATE, 1, "PCM_16"):
+            return soundfile.read(path, dtype="float32")[0]
     except ImportError as error:
         raise TrecxError("FLAC files need the package soundfile: run `pip install '.[data]'`") from error
-    except (OSError, EOFError, ValueError, RuntimeError, wave.Error) as error:  # soundfile's errors are RuntimeErrors
+    except (OSError, ValueError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
         problem = " ".join(str(error).split())
-    raise TrecxError(f"{path} is no 16-bit recording at 16 kHz with one channel ({problem})")
+    raise unfit(path, problem)
 
 
 def _recordings(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in (".wav", ".flac"))
+    return sorted(file for file in folder.iterdir() if file.suffix.casefold() in (".wav", ".flac"))
 
 
 def _one_second(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from trecx import paths
 from trecx.errors import TrecxError
 from trecx.report.parameters import _is
 
@@ -53,7 +52,10 @@ def show_table(
     formats: Mapping[str, str | Callable[[Any], str]] | None = None,
     missing: str = "–",
 ) -> None:
-    """Show a table that readers can sort and download, and write it to `book/tables/NAME.csv`.
+    """Show a table that readers can sort and download.
+
+    The runner (`make book`, `make notebook`) also has it written, to the folder that it names in TRECX_TABLES. A
+    notebook that runs in Jupyter or papermill alone writes nothing: the files in `book/tables` are the book's.
 
     Args:
         df: the values, unrounded: the CSV file carries them as they are. A named index becomes columns.
@@ -77,10 +79,9 @@ def show_table(
     headers = [f"{c} ({units[c]})" if units and c in units else c for c in columns]
 
     csv = df.set_axis(headers, axis=1).to_csv(index=False, lineterminator="\n")
-    # A rerun with other parameters must not replace the files of the book: the runner points elsewhere.
-    folder = Path(os.environ.get("TRECX_TABLES", paths.TABLES))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.csv").write_text(csv, encoding="utf-8")
+    if folder := os.environ.get("TRECX_TABLES"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{name}.csv").write_text(csv, encoding="utf-8")
 
     head, body = [], []
     numeric = {c: pd.api.types.is_numeric_dtype(df[c]) and df[c].dtype != bool for c in columns}

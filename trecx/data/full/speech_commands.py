@@ -4,11 +4,13 @@ The parts are those of TensorFlow Datasets, which the benchmark trains on. Valid
 official lists; the test set is the official test archive, with the silence and the unknown words that it has. In
 training and validation every other word is 'unknown', and 'silence' is the background recordings in pieces of 1 s
 that start every 0.5 s: the running tap for validation, the other five for training. 85 511 / 10 102 / 4 890 clips.
+
+Names of folders and files are compared without regard to capitals: a folder `Yes` holds the word yes. A recording of
+another form than the official ones (16 kHz, mono, 16 bits) is refused, not converted.
 """
 
 import io
 import tarfile
-import wave
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from trecx import paths
 from trecx.data.download import fetch
 from trecx.data.mfcc import RATE, mfcc
+from trecx.data.sound import read_wav
 from trecx.errors import TrecxError
 from trecx.tasks import KWS
 
@@ -60,8 +63,8 @@ def read(main: Path, test: Path) -> dict[str, NDArray]:
 
 
 def class_of(folder: str) -> int:
-    """Index of the class that the clips in an archive's folder have."""
-    word = "silence" if folder in (NOISE, "_silence_") else folder
+    """Index of the class that the clips in an archive's folder have; capitals or not makes no difference."""
+    word = "silence" if folder.casefold() in (NOISE, "_silence_") else folder.casefold()
     return KWS.classes.index(word if word in KWS.classes else "unknown")
 
 
@@ -113,21 +116,16 @@ def _lists(main: Path) -> tuple[frozenset[str], frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for name, content in _members(main):
         if name in LISTS:
-            found[name] = frozenset(content.decode("ascii").split())
+            found[name] = frozenset(content.decode().casefold().split())
             if len(found) == len(LISTS):
                 return found[LISTS[0]], found[LISTS[1]]
     raise TrecxError(f"{main} has no {' or no '.join(LISTS)}: delete it and run the command again")
 
 
 def _clips(archive: Path) -> Iterator[tuple[str, NDArray[np.int16]]]:
-    """Yield 'word/file.wav' and the samples of every recording (16-bit mono wav)."""
+    """Yield 'word/file.wav', in small letters, and the samples of every recording."""
     from tqdm import tqdm
 
     for name, content in tqdm(_members(archive), desc=archive.name, unit=" files"):
-        if name.endswith(".wav"):
-            try:
-                with wave.open(io.BytesIO(content)) as file:
-                    samples = file.readframes(file.getnframes())
-            except (wave.Error, EOFError) as error:
-                raise TrecxError(f"{name} in {archive} is no readable wav file ({error})") from error
-            yield name, np.frombuffer(samples, dtype="<i2")
+        if name.casefold().endswith(".wav"):
+            yield name.casefold(), read_wav(io.BytesIO(content), f"{name} in {archive}")
