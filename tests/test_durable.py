@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tests.small import write_record
@@ -83,10 +84,15 @@ def tree(root: Path) -> dict[str, bytes | None]:
     return {name: content for name, content in found.items() if ".locks" not in name}
 
 
+def weights_saying(text: str) -> bytes:
+    """A file of weights that can be told from others."""
+    return save({"weight": torch.zeros(1)}, {"of": text})
+
+
 def trained(seed: int, root: Path, accuracy: float = 0.7) -> Record:
     """A made-up record with weights that tell whose they are."""
     record = write_record(Run("kws", "baseline", DATA, seed=seed), root, accuracy=accuracy)
-    record.weights.write_bytes(f"weights of seed {seed}, {accuracy}".encode())
+    record.weights.write_bytes(weights_saying(f"seed {seed}, {accuracy}"))
     return record
 
 
@@ -123,7 +129,9 @@ def test_a_record_whose_writing_is_killed_anywhere_is_whole_or_as_before(roots: 
     old = trained(0, roots / "begin" / "records")
     source = roots / "source"
     shutil.copytree(old.folder, source)
-    (source / WEIGHTS).write_bytes(b"new")
+    new = weights_saying("new")
+    (source / WEIGHTS).write_bytes(new)
+    known = {new, weights_saying("seed 0, 0.7")}
     if not there:
         shutil.rmtree(old.folder)
     target = paths.RECORDS / DATA / old.name
@@ -134,7 +142,7 @@ def test_a_record_whose_writing_is_killed_anywhere_is_whole_or_as_before(roots: 
                 shutil.copyfile(source / name, folder / name)
 
     def check() -> None:
-        assert {r.weights.read_bytes() for r in all_records(DATA)} <= {b"new", b"weights of seed 0, 0.7"}
+        assert {r.weights.read_bytes() for r in all_records(DATA)} <= known
         settle(paths.RECORDS)
         assert not there or all_records(DATA)
 
@@ -338,10 +346,10 @@ def test_a_run_that_another_process_finished_is_not_trained_again(roots: Path, m
     def train(run: Run, target: Path, report: Any) -> None:
         calls.append(run.name)
         write_record(run, paths.RECORDS)
-        (target / WEIGHTS).touch()
+        (target / WEIGHTS).write_bytes(weights_saying("trained"))
 
     monkeypatch.setattr(runs, "_train", train)
-    monkeypatch.setattr(runs, "find", lambda run: Record(target) if target.exists() else None)
+    monkeypatch.setattr(runs, "find", lambda run, say=True: Record(target) if target.exists() else None)
     target = paths.RECORDS / DATA / run.name
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(execute, [run, run])

@@ -5,13 +5,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+
+def _named(variable: str, default: Path) -> Path:
+    """The folder that an environment variable names, absolute; `default` if it is empty or not set."""
+    # Of os.path: `Path` raises for a user that does not exist, and for links that go round in a circle.
+    return Path(os.path.realpath(os.path.expanduser(os.environ.get(variable) or default)))  # noqa: PTH111
+
+
 # Prepared data sets, one .npz file each. TRECX_DATA moves them to another disk.
-DATA = Path(os.environ.get("TRECX_DATA", ROOT / "data")).expanduser().resolve()
+DATA = _named("TRECX_DATA", ROOT / "data")
 DOWNLOADS = DATA / "downloads"  # original archives of the full data sets, kept for a resumed download
 
 # Everything that `make` can rebuild.
 BUILD = ROOT / "_build"
-RECORDS = Path(os.environ.get("TRECX_RECORDS", BUILD / "records")).expanduser().resolve()
+RECORDS = _named("TRECX_RECORDS", BUILD / "records")
 HTML = BUILD / "html"
 
 BOOK = ROOT / "book"

@@ -1,16 +1,19 @@
 """The unit of result: a run record, a folder with everything the book computes from.
 
-    manifest.json         run, recipe, data, versions, hardware, wall time, parameters, cost of every exit
+    manifest.json         run, recipe, data, versions, hardware, wall time, parameters, cost of every exit; its form's
+                          version and the sha256 of the other files
     history.csv           one row an epoch: learning rate, loss and validation accuracy of every exit
     predictions.npz       log-softmax of every exit and labels, validation and test
     weights.safetensors   the last epoch's weights (may be left out of a published record)
 
 Log-probabilities are float16: their relative precision is highest where they are near zero, which is where
-confidence thresholds decide; the predicted class is kept exactly.
+confidence thresholds decide; the predicted class is kept exactly. `trecx.experiments.intact` says what a whole record
+is; wherever a record is found or opened here, it is one.
 """
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +27,6 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,11 +35,13 @@ from trecx.errors import TrecxError
 from trecx.evaluation.calibration import fit_temperature
 from trecx.evaluation.points import chosen_point
 from trecx.evaluation.trace import Trace
+from trecx.experiments import intact
+from trecx.experiments.intact import FILES, WEIGHTS
+from trecx.files import locked as locked_file
 from trecx.files import sync
 from trecx.models.methods import get_method
 
-FILES = ("manifest.json", "history.csv", "predictions.npz")
-WEIGHTS = "weights.safetensors"
+PARTIAL = ".partial"  # ends the name of an unfinished run's folder
 STAGING = ".staging"  # folder at the root of a tree of records: what is being written
 
 
@@ -50,22 +54,18 @@ class Record:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Everything about the run but its numbers per epoch and sample."""
-        return json.loads((self.folder / "manifest.json").read_text())
+        return intact.read_manifest(self.folder)
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row an epoch."""
-        return pd.read_csv(self.folder / "history.csv")
+        return intact.read_history(self.folder)
 
     @cached_property
     def predictions(self) -> dict[str, NDArray[Any]]:
         """`val_log_probs`, `test_log_probs` (n, exits, classes) float32; `val_labels`, `test_labels` (n,)."""
-        path = self.folder / "predictions.npz"
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return {k: _unpack(arrays[k]) if "probs" in k else arrays[k] for k in arrays.files}
-        except Exception as error:
-            raise TrecxError(f"{path} is damaged ({error}): delete {self.folder} and train the run again") from error
+        arrays = intact.read_predictions(self.folder, self.manifest)
+        return {name: _unpack(array) if "probs" in name else array for name, array in arrays.items()}
 
     @property
     def name(self) -> str:
@@ -151,30 +151,60 @@ def open_record(path: str | Path) -> Record:
     `.trace("val")` and `.trace("test")` are what it did there, `.accuracies()` those of every exit, as fractions.
 
     Raises:
-        TrecxError: there is no such folder and no record of that name, two data sets have one of that name, or one of
-            its files is missing.
+        TrecxError: there is no such folder and no record of that name, two data sets have one of that name, it is an
+            unfinished run's, or it is not whole.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        named = [f for root in (paths.RECORDS, paths.PUBLISHED) for f in root.glob("*/*") if f.name == str(path)]
-        if not named:
+    name = str(path)
+    folder = Path(name)
+    if not name or not os.path.isdir(name):  # noqa: PTH112 (`Path` raises for a name that is too long)
+        groups = [group for root in (paths.RECORDS, paths.PUBLISHED) for group in _groups(root)]
+        entries = {folder: folder.name for group in groups for folder in group.iterdir()}
+        named = [folder for folder, entry in entries.items() if entry == name and folder.is_dir()]
+        if not named and f"{name}{PARTIAL}" in entries.values():
+            name = f"{name}{PARTIAL}"
+            named = [folder for folder, entry in entries.items() if entry == name]
+        if not named or name.startswith("."):
             raise TrecxError(f"no record {str(path)!r}: give a record's folder, or a name from {paths.RECORDS}")
-        groups = list(dict.fromkeys(found.parent.name for found in named))
-        if len(groups) > 1:
-            raise TrecxError(f"two data sets have a record {str(path)!r}, {' and '.join(groups)}: give its folder")
+        of = list(dict.fromkeys(found.parent.name for found in named))
+        if len(of) > 1:
+            raise TrecxError(f"two data sets have a record {str(path)!r}, {' and '.join(of)}: give its folder")
         folder = named[0]
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise TrecxError(f"{folder} is no complete run record: {', '.join(missing)} missing")
+    if folder.name.endswith(PARTIAL):
+        raise TrecxError(f"{folder} is an unfinished run's: the command that trains it goes on from its last epoch")
+    intact.check(folder)
     return Record(folder)
 
 
+def _groups(root: Path) -> list[Path]:
+    """The folders of data sets in a tree of records."""
+    return [group for group in sorted(root.glob("*")) if group.is_dir() and not group.name.startswith(".")]
+
+
 def all_records(data: str, *, published_only: bool = False) -> list[Record]:
-    """Every complete record of a data set; a fresh one stands in for a published one of the same name."""
+    """Every whole record of a data set; a fresh one stands in for a published one of the same name.
+
+    A record that is not whole is left out, with one line on standard error.
+    """
     roots = [paths.PUBLISHED] if published_only else [paths.PUBLISHED, paths.RECORDS]
     found = (f for root in roots for f in sorted((root / data).glob("*")))
-    folders = {f.name: f for f in found if not f.name.startswith(".") and not f.name.endswith(".partial")}
-    return [Record(f) for f in folders.values() if all((f / name).is_file() for name in FILES)]
+    named = {f.name: f for f in found if not f.name.startswith(".") and not f.name.endswith(PARTIAL)}
+    folders = [f for f in named.values() if any((f / name).exists() for name in (*FILES, WEIGHTS))]
+    return [record for folder in folders if (record := whole_record(folder)) is not None]
+
+
+_told: set[str] = set()
+
+
+def whole_record(folder: Path, say: bool = True) -> Record | None:
+    """The record in `folder` if it is whole; otherwise None, with one line on standard error, once in a process."""
+    try:
+        intact.check(folder)
+    except (intact.Damaged, intact.Newer) as error:
+        if say and str(error) not in _told:
+            _told.add(str(error))
+            print(f"left out: {error}", file=sys.stderr)
+        return None
+    return Record(folder)
 
 
 def pack(log_probs: Tensor) -> NDArray[np.float16]:
@@ -197,10 +227,16 @@ def _unpack(packed: NDArray[np.float16]) -> NDArray[np.float32]:
 
 
 def write(folder: Path, manifest: Mapping[str, Any], history: pd.DataFrame, predictions: Mapping[str, Any]) -> None:
-    """Write the three files of a record into `folder`."""
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    """Write the three files of a record into `folder`, where its weights may lie already."""
     history.to_csv(folder / "history.csv", index=False, float_format="%.6g")
     np.savez_compressed(folder / "predictions.npz", **predictions)
+    write_manifest(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest with its form's version and the checksums of the files that are in `folder`."""
+    whole = {"format": intact.FORMAT, **manifest, "files": intact.checksums(folder)}
+    (folder / "manifest.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -221,11 +257,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
             for path in (*new.iterdir(), new):
                 sync(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
+            if os.path.lexists(target):  # also a link that leads nowhere
                 old.parent.mkdir()
                 target.rename(old)
             new.rename(target)
             sync(target.parent)
+        except OSError as error:
+            error.filename = error.filename or str(target)  # a full disk is told of no file
+            raise
         finally:
             _settle(root)
 
@@ -241,7 +280,7 @@ def _settle(root: Path) -> None:
     staging = root / STAGING
     for old in (staging / "old").glob("*"):
         target = root / unquote(old.name)
-        if not target.exists():
+        if not os.path.lexists(target):
             old.rename(target)
             sync(target.parent)
         else:  # under another name first: half deleted, it must never come back
@@ -252,25 +291,9 @@ def _settle(root: Path) -> None:
         shutil.rmtree(staging)
 
 
-@contextmanager
-def locked(name: str, waiting: str = "") -> Iterator[None]:
-    """Nobody else, in any process, is in a block of this `name`; `waiting` is said once if somebody was.
-
-    The lock is one of the operating system's: a process that is killed gives it back.
-    """
-    folder = paths.RECORDS / ".locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if waiting:
-            print(waiting, file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def locked(name: str, waiting: str = "") -> AbstractContextManager[None]:
+    """Nobody else, in any process, is in a block of this `name`; see `trecx.files.locked`."""
+    return locked_file(paths.RECORDS / ".locks" / f"{name}.lock", waiting)
 
 
 def _alone(root: Path) -> AbstractContextManager[None]:

@@ -146,7 +146,7 @@ def _changed(run: Run, epochs: int | None, w_early: float | None) -> Run:
 
 def _published(sweep: str, runs: list[Run]) -> Results:
     folders = [paths.PUBLISHED / run.data / run.name for run in runs]
-    missing = [folder.name for folder in folders if not (folder / "manifest.json").is_file()]
+    missing = [folder.name for folder in folders if not folder.is_dir()]
     if missing:
         raise TrecxError(
             f"{len(missing)} of the {len(runs)} runs of sweep {sweep!r} have no published record, the first is "

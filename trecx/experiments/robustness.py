@@ -13,7 +13,6 @@ A record of this is a folder `robustness/NAME OF THE RUN` beside the run records
 """
 
 import hashlib
-import json
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,14 +34,21 @@ from trecx.errors import TrecxError
 from trecx.evaluation.calibration import expected_calibration_error, scaled
 from trecx.evaluation.stats import paired_difference
 from trecx.evaluation.trace import Trace, confidence, varied
+from trecx.experiments import intact
 from trecx.experiments.machine import hardware, versions
-from trecx.experiments.records import Record, chosen_thresholds, copy_files, temperatures, whole_folder
-from trecx.experiments.runs import run_of
+from trecx.experiments.records import (
+    Record,
+    chosen_thresholds,
+    copy_files,
+    temperatures,
+    whole_folder,
+    write_manifest,
+)
+from trecx.experiments.runs import network_of
 from trecx.models.methods import get_method
 from trecx.tasks import KWS
 from trecx.training.batches import to_input
 from trecx.training.loop import log_probs
-from trecx.training.weights import load_weights
 
 GROUP = "robustness"
 FILES = ("manifest.json", "conditions.csv", "outputs.npz")
@@ -253,8 +259,10 @@ class RobustnessRecord:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Everything but the numbers."""
-        return json.loads((self.folder / "manifest.json").read_text())
+        """Everything but the numbers; of files that are not damaged, or TrecxError."""
+        manifest = intact.read_json(self.folder / FILES[0])
+        intact.check_files(self.folder, manifest, FILES[1:])
+        return manifest
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -264,8 +272,7 @@ class RobustnessRecord:
     @cached_property
     def outputs(self) -> dict[str, NDArray[Any]]:
         """Arrays: labels, taken (conditions, n); predicted, confidence, scaled (conditions, n, exits); example_*."""
-        with np.load(self.folder / "outputs.npz", allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        return intact.read_arrays(self.folder / "outputs.npz")
 
     def trace(self, condition: str) -> Trace:
         """Scores (float16, so rounded), hits and FLOPs under one condition, for routing at other thresholds."""
@@ -312,9 +319,7 @@ def evaluate_robustness(
     for record in records:  # what is wrong is told before anything runs
         if (task := record.manifest["run"]["task"]) != KWS.name:
             raise TrecxError(f"{record.name} is a run on {task}: robustness is measured on keyword spotting (kws) only")
-        network = run_of(record).network()
-        load_weights(network, record.weights)
-        networks.append(network)
+        networks.append(network_of(record))
     sounds = [under(clips, condition, seed) for condition in conditions]
     inputs = [(mfcc(waves), labels) for waves, labels in sounds]
     found = []
@@ -347,9 +352,9 @@ def evaluate_robustness(
         }
         target = Path(record.manifest["run"]["data"]) / GROUP / record.name
         with whole_folder(paths.RECORDS / target) as folder:
-            (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
             table.to_csv(folder / "conditions.csv", index=False, float_format="%.6g")
             np.savez_compressed(folder / "outputs.npz", **arrays)  # type: ignore[arg-type]
+            write_manifest(folder, manifest)
         if publish:
             with whole_folder(paths.PUBLISHED / target) as folder:
                 copy_files(paths.RECORDS / target, folder, FILES)

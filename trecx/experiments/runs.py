@@ -6,6 +6,8 @@ import json
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -19,10 +21,12 @@ import torch
 
 from trecx import data as datasets
 from trecx import paths
-from trecx.errors import TrecxError
+from trecx.errors import TrecxError, system_errors
+from trecx.experiments import intact
 from trecx.experiments.machine import hardware, versions
 from trecx.experiments.records import (
     FILES,
+    PARTIAL,
     WEIGHTS,
     Record,
     all_records,
@@ -31,6 +35,7 @@ from trecx.experiments.records import (
     pack,
     settle,
     whole_folder,
+    whole_record,
     write,
 )
 from trecx.files import whole_file
@@ -259,16 +264,17 @@ def _cost(design: Design) -> Cost:
         return measure(design.build(), input_shape(design.task, design.resolution))
 
 
-def find(run: Run) -> Record | None:
-    """The record of `run`, if one exists that this code and this data would make again.
+def find(run: Run, say: bool = True) -> Record | None:
+    """The record of `run`, if a whole one exists that this code and this data would make again.
 
-    Records in the book's folder are published results: they count as long as run and recipe are the same.
+    Records in the book's folder are published results: they count as long as run and recipe are the same. A record
+    that is not whole is passed over, with one line on standard error if `say`.
     """
     for root, same_code in ((paths.RECORDS, True), (paths.PUBLISHED, False)):
         folder = root / run.data / run.name
-        if not (folder / "manifest.json").is_file():
+        record = whole_record(folder, say) if folder.is_dir() else None
+        if record is None:
             continue
-        record = Record(folder)
         wanted = identity(run, datasets.checksum(run.data) if same_code else "")
         made = record.manifest | settings(record)
         keys = [key for key in wanted if key != "start" or wanted[key]] if same_code else ["run", "recipe"]
@@ -314,7 +320,8 @@ def publish(record: Record) -> Record:
     """
     target = paths.PUBLISHED / record.folder.parent.name / record.name
     if target != record.folder:
-        with whole_folder(target) as folder:
+        intact.check(record.folder)
+        with system_errors(), whole_folder(target) as folder:
             ours, there = (place / "manifest.json" for place in (record.folder, target))
             if there.is_file() and there.read_bytes() == ours.read_bytes():
                 copy_files(target, folder, (WEIGHTS,))  # the record published again may have lost its own
@@ -346,31 +353,43 @@ def execute(run: Run, report: Report = lambda epochs, row: None) -> Record:
         TrecxError: the data or the start's weights are missing or damaged, another run's record is in the place of
             this one's, or the loss is not finite any more.
     """
-    place = f"{run.data}/{run.name}"
-    waiting = f"{place} is being trained by another process: waiting for its record"
-    with locked(place.replace("/", "-"), waiting):
-        settle(paths.RECORDS)
-        target = paths.RECORDS / run.data / run.name
+    with alone(run) as target:
         if not _is_finished(run, target):
             _train(run, target, report)
         _remove(_partial(target))
     return Record(target)
 
 
+@contextmanager
+def alone(run: Run) -> Iterator[Path]:
+    """Nobody else trains `run` or writes its record, whose folder this is; another process that does is waited for.
+
+    Raises:
+        TrecxError: what the operating system refuses.
+    """
+    place = f"{run.data}/{run.name}"
+    waiting = f"{place} is being trained by another process: waiting for its record"
+    with system_errors(), locked(place.replace("/", "-"), waiting):
+        settle(paths.RECORDS)
+        yield paths.RECORDS / run.data / run.name
+
+
 def _is_finished(run: Run, target: Path) -> bool:
-    """Whether `target` has every file of a record that this code and this data would make again."""
-    found = find(run)
-    return found is not None and found.folder == target and all((target / f).is_file() for f in (*FILES, WEIGHTS))
+    """Whether `target` is a record, weights and all, that this code and this data would make again."""
+    found = find(run, say=False)
+    return found is not None and found.folder == target and found.weights.is_file()
 
 
 def _train(run: Run, target: Path, report: Report) -> None:
     """Train `run` and write its record."""
-    _refuse_another(target, run)
+    refuse_another(target, run)
     keep_freed_memory()
     data = datasets.load(run.data)
     device = default_device()
     network, recipe = run.network(), run.resolved_recipe
     if run.start:
+        if start.weights_of(run.start).is_file():
+            intact.check_weights(start.weights_of(run.start))
         start.apply(network, run.start)
     cost = cost_of(run)
     splits = [(inputs(data, s, run), labels(data, s)) for s in ("train", "val", "test")]
@@ -409,8 +428,8 @@ def _train(run: Run, target: Path, report: Report) -> None:
         "hardware": hardware(device),
     }
     with whole_folder(target) as folder:
-        write(folder, manifest, pd.DataFrame(progress.rows), predictions)
         save_weights(network, folder / WEIGHTS)
+        write(folder, manifest, pd.DataFrame(progress.rows), predictions)
 
 
 def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
@@ -419,8 +438,7 @@ def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
     With a `threshold` also the accuracy, the exit shares and the mean FLOPs of really stopping early there.
     """
     run = run_of(record)
-    network = run.network()
-    load_weights(network, record.weights)
+    network = network_of(record)
     data = datasets.load(run.data)
     if data.checksum != record.manifest["data"]["checksum"]:
         raise TrecxError(
@@ -449,8 +467,26 @@ def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
 
 
 def run_of(record: Record) -> Run:
-    """The run that made a record."""
-    return Run(**record.manifest["run"])
+    """The run that made a record; TrecxError if this version of the code has no such run."""
+    made = settings(record)["run"]
+    if unknown := [name for name in made if name not in {field.name for field in fields(Run)}]:
+        raise TrecxError(
+            f"{record.folder} is of a run with the field {unknown[0]!r}, which this version of trecx does not know: "
+            "update trecx"
+        )
+    return Run(**made)
+
+
+def network_of(record: Record) -> EarlyExitNetwork:
+    """The trained network of a record; TrecxError if its weights are missing, damaged or of another network."""
+    if not record.weights.is_file():
+        raise TrecxError(
+            f"no weights at {record.weights}: give the record of another seed, or move the folder away and train again"
+        )
+    intact.check_weights(record.weights)
+    network = run_of(record).network()
+    load_weights(network, record.weights)
+    return network
 
 
 def inputs(data: datasets.Dataset, split: str, run: Run) -> torch.Tensor:
@@ -505,15 +541,26 @@ class _WithoutDocstrings(ast.NodeTransformer):
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
 
-def _refuse_another(target: Path, run: Run) -> None:
-    """Raise TrecxError if `target` holds the record of another run, which must not be replaced."""
-    if (target / "manifest.json").is_file() and settings(Record(target))["run"] != _as_json(asdict(run)):
+def refuse_another(target: Path, run: Run) -> None:
+    """Raise TrecxError if at `target` is the record of another run, of a later version, or no folder.
+
+    Only a damaged record may be replaced.
+    """
+    if target.is_file():
+        raise TrecxError(f"{target} is a file in the place of a record: move it away before you train {run.name}")
+    if not target.is_dir():
+        return
+    try:
+        same = settings(Record(target))["run"] == _as_json(asdict(run))
+    except intact.Damaged:
+        return
+    if not same:
         raise TrecxError(f"{target} holds the record of another run: move it away before you train {run.name}")
 
 
 def _partial(target: Path) -> Path:
     """Where an unfinished run keeps its state."""
-    return target.with_name(f"{target.name}.partial")
+    return target.with_name(f"{target.name}{PARTIAL}")
 
 
 def _start_or_go_on(partial: Path, ident: dict[str, Any]) -> None:

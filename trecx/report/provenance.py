@@ -30,7 +30,7 @@ def origin(records: Sequence[Record], source: str) -> tuple[list[dict[str, Any]]
 
 def as_asked(record: Record) -> bool:
     """Whether a training had the arithmetic that its recipe asks for: bfloat16 needs a processor made for it."""
-    wanted = record.manifest["recipe"]["precision"]
+    wanted = settings(record)["recipe"]["precision"]
     # Older records do not say it: their processor had what the recipe asks for.
     return record.manifest.get("arithmetic", wanted) == wanted
 

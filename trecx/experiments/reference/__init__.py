@@ -31,8 +31,9 @@ from trecx import paths
 from trecx.errors import TrecxError
 from trecx.evaluation.points import chosen_point, crossfit_point, operating_points, point_row
 from trecx.evaluation.trace import Trace, confidence
+from trecx.experiments import intact
 from trecx.experiments.machine import hardware, versions
-from trecx.experiments.records import FILES, Record, copy_files, pack, whole_folder, write
+from trecx.experiments.records import Record, copy_files, pack, whole_folder, write
 from trecx.experiments.runs import labels
 from trecx.models.build import build
 from trecx.models.cost import measure
@@ -370,15 +371,17 @@ def _write_record(model: Released, network: EarlyExitNetwork, data: datasets.Dat
     }
     target = paths.RECORDS / GROUP / model.name
     with whole_folder(target) as folder:
-        write(folder, manifest, pd.DataFrame(columns=["epoch"]), predictions)
         save_weights(network, folder / "weights.safetensors")
+        write(folder, manifest, pd.DataFrame(columns=["epoch"]), predictions)
     return ReferenceRecord(target)
 
 
 def released() -> list[ReferenceRecord]:
-    """The records in the book's folder, in the order of MODELS; TrecxError without any."""
+    """The records in the book's folder, in the order of MODELS; TrecxError without any, or if one is not whole."""
     folders = [paths.PUBLISHED / GROUP / model.name for model in MODELS]
-    found = [ReferenceRecord(f) for f in folders if all((f / name).is_file() for name in FILES)]
+    found = [ReferenceRecord(folder) for folder in folders if folder.is_dir()]
+    for record in found:
+        intact.check(record.folder)
     if not found:
         raise TrecxError(f"no records in {paths.PUBLISHED / GROUP}: run `python -m trecx reference PATH --publish`")
     return found
