@@ -64,6 +64,8 @@ def for_source(notebook: Any, source: str) -> Any:
 
 def fill_captions(notebook: Any) -> None:
     """Put glued values in the place of `{name}` in the captions of an executed notebook, in place."""
+    from trecx.report.page import plain
+
     glued = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -73,7 +75,9 @@ def fill_captions(notebook: Any) -> None:
     for cell in notebook.cells:
         if figure := cell.metadata.get("mystnb", {}).get("figure"):
             figure["caption"] = re.sub(
-                r"\{([a-z0-9._-]+)\}", lambda found: glued.get(found[1], found[0]), figure["caption"]
+                r"\{([a-z0-9._-]+)\}",
+                lambda found: plain(glued[found[1]]) if found[1] in glued else found[0],
+                figure["caption"],
             )
 
 
