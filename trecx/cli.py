@@ -145,10 +145,10 @@ def _sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
     from trecx.experiments import sweep
     from trecx.experiments.runs import find
 
-    path = Path(options.spec)
-    runs = sweep.load(path if path.suffix in (".yaml", ".yml") else sweep.own(options.spec))
     if options.workers is not None and options.workers < 1:
         raise TrecxError(f"workers {options.workers} is impossible: choose a whole number from 1")
+    path = Path(options.spec)
+    runs = sweep.load(path if path.suffix in (".yaml", ".yml") else sweep.own(options.spec))
     if not options.list:
         sweep.execute_all(
             runs,
