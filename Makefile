@@ -9,6 +9,11 @@
 PROFILE ?= quick
 PORT ?= 8000
 WORKERS ?= auto
+# What a user gives goes to the commands through the environment, as it is: recipes quote it, neither make nor a shell
+# reads what is in it.
+GIVEN := NB P NAME PROFILE PORT WORKERS KERAS
+$(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
+export $(GIVEN)
 # PYTHON=python3.13 names the Python of a new .venv; the first of these is that of the published numbers.
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python)
 
@@ -53,20 +58,20 @@ book: _build/html/.built ## run the notebooks that changed, render the book; PRO
 
 .PHONY: test
 test: $(READY) ## run the tests; ARGS='-m "not slow"' leaves out the long ones, WORKERS=0 runs one at a time
-	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(PY) -m pytest -n "$$WORKERS" --dist worksteal $(ARGS)
 
 .PHONY: notebook
 notebook: $(READY) ## rerun one notebook: NB=02_keyword_spotting P='-p seed 3 -p w_early 0.4'
-	@$(PY) -m trecx.report.runner '$(NB)' $(P)
+	@$(PY) -m trecx.report.runner --parent $$PPID --words="$$P" -- "$$NB"
 
 .PHONY: data
 data: $(READY) ## fetch and prepare a data set: NAME=cifar10; without NAME, list them
-	@$(PY) -m trecx data $(NAME)
+	@$(PY) -m trecx data $(if $(value NAME),-- "$$NAME")
 
 .PHONY: serve
 serve: $(READY) ## show the rendered book on http://127.0.0.1:8000; PORT=...
 	@test -s _build/html/index.html || { echo "There is no book yet: run make book first." >&2; exit 1; }
-	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html "$$PORT"
 
 .PHONY: lint
 lint: $(READY) ## check style, types, the direction of imports, and that no notebook holds output
@@ -84,7 +89,7 @@ format: $(READY) ## repair what lint can repair
 
 .PHONY: benchmark
 benchmark: $(READY) ## measure speed, on an idle machine: KERAS=/path/to/python-with-tensorflow compares with Keras
-	@$(PY) benchmarks/run.py $(if $(KERAS),--keras '$(KERAS)')
+	@$(PY) benchmarks/run.py $(if $(value KERAS),--keras "$$KERAS")
 
 .PHONY: clean
 clean: ## remove everything that was built; downloaded data stay in data/
@@ -133,17 +138,17 @@ endif
 # Changes only when the profile does, so that only then every notebook runs again.
 .PHONY: force
 _build/profile: $(if $(filter-out $(PROFILE),$(or $(shell cat _build/profile 2>/dev/null),none)),force)
-	@case '$(PROFILE)' in quick|full) ;; \
-	  *) echo "PROFILE is '$(PROFILE)': choose quick or full." >&2; exit 2 ;; esac
+	@case "$$PROFILE" in quick|full) ;; \
+	  *) printf "PROFILE is '%s': choose quick or full.\n" "$$PROFILE" >&2; exit 2 ;; esac
 	@mkdir -p $(@D)
-	@echo '$(PROFILE)' > $@
+	@echo "$$PROFILE" > $@
 
 # The runner works in _build/runs and moves a notebook here only when all of its cells succeeded.
 $(NOTEBOOKS:%=book/%): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(READY)
-	@$(PY) -m trecx.report.runner $* --publish $(if $(filter 08_environment,$*),-p profile $(PROFILE))
+	@$(PY) -m trecx.report.runner $* --publish --parent $$PPID $(if $(filter 08_environment,$*),-p profile "$$PROFILE")
 
 $(TWINS): book/notebooks/%_live.ipynb: notebooks/%.ipynb $(PACKAGE) _build/profile $(READY)
-	@$(PY) -m trecx.report.runner $* --publish -p source $(PROFILE)
+	@$(PY) -m trecx.report.runner $* --publish --parent $$PPID -p source "$$PROFILE"
 
 book/notebooks/01_image_classification.ipynb: $(call records,cifar10 reference)
 book/notebooks/02_keyword_spotting.ipynb: $(call records,speech_commands reference)

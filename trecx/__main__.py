@@ -2,6 +2,11 @@
 
 import sys
 
-from trecx.cli import main
+from trecx.command import catch_signals
 
-sys.exit(main())
+if __name__ == "__main__":  # and not where a worker process imports it
+    catch_signals()  # before what takes long to import
+
+    from trecx.cli import main
+
+    sys.exit(main())

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from trecx.command import Parser, guarded
 from trecx.errors import TrecxError
 from trecx.models.methods import METHODS
 from trecx.tasks import TASKS
@@ -15,17 +16,10 @@ from trecx.tasks import TASKS
 MOST_POINTS = 100_000  # of a curve on a grid; a test set has fewer different thresholds
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with one line for an error instead of the usage and a line."""
-
-    def error(self, message: str) -> Any:
-        raise TrecxError(f"{message.rstrip('.')}; see {self.prog} --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = _Parser(prog="python -m trecx", description="T-RecX, replicated: early-exit networks for tiny devices.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    top = Parser(prog="python -m trecx", description="T-RecX, replicated: early-exit networks for tiny devices.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def add(name: str, about: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
@@ -110,20 +104,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 on success, 2 on bad input with one line on standard error, 130 when interrupted."""
-    try:
+    """Run one command; the exit status: 0 on success, otherwise as `trecx.command` has it, with one line."""
+
+    def work() -> int:
         options = parser().parse_args(argv)
         answer = _COMMANDS[options.command](options)
         print(json.dumps(answer) if options.json else _text(answer))
-    except TrecxError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last finished epoch", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
         return 0
-    return 0
+
+    return guarded(work)
 
 
 def _models(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -159,9 +148,11 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
             bar.set_postfix_str(" / ".join(f"{100 * v:.1f} %" for k, v in row.items() if k.startswith("val_")))
             bar.update()
 
-        record = execute(run, report)
-        if bar is not None:
-            bar.close()
+        try:
+            record = execute(run, report)
+        finally:
+            if bar is not None:
+                bar.close()
     return {
         "record": str(record.folder),
         "val_accuracies": _percent(record.accuracies("val")),
@@ -174,10 +165,10 @@ def _sweep(options: argparse.Namespace) -> list[dict[str, Any]]:
     from trecx.experiments import sweep
     from trecx.experiments.runs import find
 
-    path = Path(options.spec)
-    runs = sweep.load(path if path.suffix in (".yaml", ".yml") else sweep.own(options.spec))
     if options.workers is not None and options.workers < 1:
         raise TrecxError(f"workers {options.workers} is impossible: choose a whole number from 1")
+    path = Path(options.spec)
+    runs = sweep.load(path if path.suffix in (".yaml", ".yml") else sweep.own(options.spec))
     if not options.list:
         sweep.execute_all(
             runs,

@@ -2,11 +2,15 @@
 
 import multiprocessing as mp
 import os
+import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -18,6 +22,9 @@ from trecx.experiments.records import Record
 from trecx.experiments.runs import Run, cost_of, execute, find
 
 MOST_KILLED = 3  # times in a row, before a sweep gives up
+UNGUARDED = 78  # exit status of a worker that found itself asked to train while it imported the script
+PATIENCE = 10  # seconds for a worker to end when told to
+GUARD = "put the call under `if __name__ == '__main__':`"
 
 
 def fit(
@@ -43,8 +50,11 @@ def fit(
         finished: receives every record that was made, at once; the same one twice if a worker was killed.
 
     Raises:
-        TrecxError: a run failed, its data are missing, or its worker was killed several times in a row.
+        TrecxError: a run failed, its data are missing, its worker was killed several times in a row, or the script
+            that calls this does so as soon as it is imported, which every worker process does.
     """
+    if getattr(mp.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)  # this is a worker that imports the script: the process that started it tells why
     found = {run: find(run) for run in dict.fromkeys(runs)}
     missing = [run for run, record in found.items() if record is None]
     if missing and not train_missing:
@@ -77,7 +87,7 @@ def default_workers() -> int:
     """TRECX_WORKERS, or one a core; one on a GPU. Raises TrecxError if TRECX_WORKERS is no whole number from 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("TRECX_WORKERS") or str(1 if torch.cuda.is_available() else cores)
-    if not wanted.isdecimal() or int(wanted) < 1:
+    if not wanted.isdecimal() or len(wanted) > 6 or int(wanted) < 1:
         raise TrecxError(f"TRECX_WORKERS is {wanted!r}: give a whole number of processes from 1")
     return int(wanted)
 
@@ -85,6 +95,8 @@ def default_workers() -> int:
 def _train_all(
     runs: list[Run], workers: int, say: Callable[[str], None], finished: Callable[[Record], None]
 ) -> dict[Run, Record]:
+    if not Path(main := getattr(sys.modules["__main__"], "__file__", None) or __file__).is_file():
+        raise TrecxError(f"workers import the script that trains, and {main} is no file: write the script into one")
     started = last_said = time.monotonic()
     total = sum(run.total_epochs for run in runs)
     done: dict[str, int] = {}
@@ -94,9 +106,12 @@ def _train_all(
     queue: Any = context.Queue()
     say(f"training {len(runs)} runs, {total} epochs, {workers} at a time")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(queue, workers))
+    processes: list[Any] = []
     with pool:
-        pending = {pool.submit(_work, run): run for run in runs}
         try:
+            with _without_interrupts():
+                pending = {pool.submit(_work, run): run for run in runs}
+            processes = list((pool._processes or {}).values())
             while pending:
                 ready, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                 try:
@@ -121,14 +136,40 @@ def _train_all(
                 if pending and now - last_said > 60:
                     say(f"epoch {epochs} of {total}; about {_clock(left)} left")
                     last_said = now
-        except BaseException:
+        except BaseException as error:
             # Finished epochs are on disk; what is running starts again from there.
-            processes = list((pool._processes or {}).values())
+            processes = list({*processes, *(pool._processes or {}).values()})
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
+            _end(processes)
+            if isinstance(error, BrokenProcessPool) and any(p.exitcode == UNGUARDED for p in processes):
+                raise TrecxError(f"workers import the script that trains, and it trains at once: {GUARD}") from None
             raise
     return records
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that start here never see Ctrl-C, which a terminal sends to all: the one that started them ends them.
+
+    A worker would answer with a traceback, already while it imports.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(processes: list[Any]) -> None:
+    """End workers, and wait until they are gone."""
+    for process in processes:
+        process.terminate()
+    give_up = time.monotonic() + PATIENCE
+    for process in processes:
+        process.join(max(0, give_up - time.monotonic()))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
 
 
 _worker: dict[str, Any] = {}  # a worker process keeps the queue to its parent here
@@ -136,6 +177,7 @@ _worker: dict[str, Any] = {}  # a worker process keeps the queue to its parent h
 
 def _start_worker(queue: Any, workers: int) -> None:
     _worker["queue"] = queue
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through what cleans up
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if workers > 1:
         torch.set_num_threads(1)

@@ -488,6 +488,8 @@ def evaluate(record: Record, threshold: float | None = None) -> dict[str, Any]:
 
     With a `threshold` also the accuracy, the exit shares and the mean FLOPs of really stopping early there.
     """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise TrecxError(f"threshold {threshold} is impossible: choose a confidence from 0 to 1")
     run = run_of(record)
     network = network_of(record)
     data = datasets.load(run.data)

@@ -12,6 +12,7 @@ every combination. Runs keep the order of the file, so what matters most goes fi
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +28,7 @@ from trecx.experiments.records import Record
 from trecx.experiments.runs import NUMBERS, Run, find, publish
 
 ENGINES = ("local", "ray")
+MOST_RUNS = 100_000  # of one file: every combination of long lists is soon more than anybody can train
 
 # Fields that hold several values of one network, which are one text, and an example of each.
 TEXTS = {"taps": "block1,block3", "narrow": "0.5,0.75"}
@@ -70,17 +72,21 @@ def load(path: Path) -> list[Run]:
         raise TrecxError(f"no sweep at {path}: give a YAML file, such as those in {paths.SWEEPS}") from error
     except UnicodeDecodeError as error:
         raise TrecxError(f"{path} is no text in UTF-8: give a YAML file, such as those in {paths.SWEEPS}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a number or a date that cannot be is a ValueError
         raise TrecxError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise TrecxError(f"{path} is no sweep: its lists lie too deep in each other") from error
     if not isinstance(spec, dict) or not isinstance(spec.get("runs"), list) or {*spec} - {"defaults", "runs"}:
         raise TrecxError(f"{path} is no sweep: it needs `runs`, a list, and may have `defaults`, nothing else")
     if not spec["runs"]:
         raise TrecxError(f"{path} lists no run: give `runs` one entry or more")
     allowed = [field.name for field in fields(Run)]
-    defaults = spec.get("defaults") or {}
+    defaults = {} if spec.get("defaults") is None else spec["defaults"]
+    if not isinstance(defaults, dict):
+        raise TrecxError(f"defaults of {path} is no set of fields: give some of {', '.join(allowed)}")
     runs: list[Run] = []
     for number, entry in enumerate(spec["runs"], start=1):
-        if not isinstance(entry, dict) or not isinstance(defaults, dict):
+        if not isinstance(entry, dict):
             raise TrecxError(f"entry {number} of {path} is no set of fields: give some of {', '.join(allowed)}")
         settings = {**defaults, **entry}
         if unknown := [key for key in settings if key not in allowed]:
@@ -91,6 +97,8 @@ def load(path: Path) -> list[Run]:
             raise TrecxError(f"entry {number} of {path} has no {missing[0]}")
         try:
             choices = [_choices(field, value) for field, value in settings.items()]
+            if (count := len(runs) + math.prod(map(len, choices))) > MOST_RUNS:
+                raise TrecxError(f"its lists make {count} runs with those before: choose {MOST_RUNS} or fewer")
             runs += [Run(**dict(zip(settings, values, strict=True))) for values in itertools.product(*choices)]
         except TrecxError as error:
             raise TrecxError(f"entry {number} of {path}: {error}") from error

@@ -14,7 +14,7 @@ from trecx.experiments.results import Results
 from trecx.models.methods import label_of
 from trecx.report import figures
 from trecx.report.catalogue import TABLES
-from trecx.report.page import glue, say
+from trecx.report.page import glue, plain, say
 from trecx.report.provenance import as_asked, recipe_text, recipes
 
 # Reference of the operating points -> what the values about it are called in the text.
@@ -69,11 +69,11 @@ class Part:
             f"{sizes['train']:,} to train on, {sizes['val']:,} for validation, {sizes['test']:,} test {self.samples}",
         )
         for text, names in list(recipes(records).items())[1:]:
-            say(f"*Not of a piece: {', '.join(names)} had another recipe: {text}.*")
+            say(f"*Not of a piece: {plain(', '.join(names))} had another recipe: {plain(text)}.*")
         apart = [name for name, runs in self.found.named.items() if not all(map(as_asked, runs))]
         if apart and len(apart) < len(self.found.named):
             others = "All others in bfloat16: a comparison between the two also holds what that changes, not measured."
-            say(f"*In float32, on a processor without bfloat16: {'; '.join(apart)}. {others}*")
+            say(f"*In float32, on a processor without bfloat16: {plain('; '.join(apart))}. {others}*")
         self.show("runs")
 
     def standalone(self) -> None:

@@ -37,8 +37,13 @@ def glue(name: str, value: Any) -> None:
     store(name, value, display=False)
 
 
+def plain(value: object) -> str:
+    """Text that is not ours, such as a record's, for a place that takes Markdown: it appears there as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|$~&^])", r"\\\1", " ".join(str(value).split()))
+
+
 def say(text: str) -> None:
-    """Put a sentence (Markdown) on the page, from anywhere in a cell."""
+    """Put a sentence (Markdown) on the page, from anywhere in a cell; `plain` is for what others wrote in it."""
     from IPython.display import Markdown, display
 
     display(Markdown(text))

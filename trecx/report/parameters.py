@@ -128,7 +128,7 @@ def _value(name: str, text: str, declared: str) -> Any:
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
     kinds = {kind.__name__: rule.allows for kind, rule in _TYPES.items()}
     kinds |= {"list": lambda v: isinstance(v, list), "None": lambda v: v is None}
