@@ -275,30 +275,36 @@ def static_saving(
     """
     if not (baseline and static):
         return StaticSaving(np.nan, np.nan, (), False)
+    place = static_place(baseline, static, drop, split)
+    cost = sum(share * float(records[0].cost(unit)[-1]) for records, share in place)
+    tested = sum(share * 100 * mean_accuracy(records) for records, share in place)
+    return StaticSaving(
+        100 * (1 - cost / float(baseline[0].cost(unit)[-1])),
+        100 * mean_accuracy(baseline) - tested,
+        tuple(len(records) for records, _ in place),
+        len(place) == 1,
+    )
 
-    def at_cost(records: Sequence[Record]) -> float:
-        return float(records[0].cost(unit)[-1])
+
+def static_place(
+    baseline: Sequence[Record], static: Mapping[str, Sequence[Record]], drop: float, split: str = "val"
+) -> list[tuple[Sequence[Record], float]]:
+    """The network of `static_saving`: the trained ones that it lies between, the dearer first, and the share of each.
+
+    One network with share 1 where even the smallest is accurate enough.
+    """
 
     def chosen_on(records: Sequence[Record]) -> float:
         return 100 * mean_accuracy(records, split=split)
 
     wanted = chosen_on(baseline) - drop
-    larger, share = baseline, 0.0  # the place: this share of the way from `larger` to the next smaller network
-    for smaller in sorted(static.values(), key=at_cost, reverse=True):
+    larger = baseline
+    for smaller in sorted(static.values(), key=lambda records: records[0].cost()[-1], reverse=True):
         if chosen_on(smaller) < wanted:
             share = (chosen_on(larger) - wanted) / (chosen_on(larger) - chosen_on(smaller))
-            break
+            return [(larger, 1 - share), (smaller, share)]
         larger = smaller
-    ends = [larger] if larger is smaller else [larger, smaller]
-    weights = [1.0] if larger is smaller else [1 - share, share]
-    cost = float(np.dot(weights, [at_cost(records) for records in ends]))
-    tested = float(np.dot(weights, [100 * mean_accuracy(records) for records in ends]))
-    return StaticSaving(
-        100 * (1 - cost / at_cost(baseline)),
-        100 * mean_accuracy(baseline) - tested,
-        tuple(len(records) for records in ends),
-        larger is smaller,
-    )
+    return [(larger, 1.0)]
 
 
 def dominance(a: Sequence[Record], b: Sequence[Record], grid: int = 200) -> float:
