@@ -16,10 +16,11 @@ from typing import Any
 
 from trecx import paths
 from trecx.errors import TrecxError
+from trecx.report import rerun
 from trecx.report.parameters import parse_parameters
 
-RUNS = paths.BUILD / "runs"  # notebooks that are running, failed, or were rerun by hand
-LIVE = "_live"  # ends the name of a chapter's twin
+RUNS = paths.BUILD / "runs"  # notebooks that are running or failed
+LIVE = rerun.LIVE
 DROPPED = {"published": "stand-in", "full": "stand-in", "quick": "real"}  # source -> tag of the cells to leave out
 
 
@@ -55,12 +56,7 @@ def for_source(notebook: Any, source: str) -> Any:
 
 def fill_captions(notebook: Any) -> None:
     """Put glued values in the place of `{name}` in the captions of an executed notebook, in place."""
-    glued = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
-                texts = [value for kind, value in output["data"].items() if kind.endswith("text/plain")]
-                glued[name] = "".join(texts[:1])
+    glued = rerun.glued(notebook)
     for cell in notebook.cells:
         if figure := cell.metadata.get("mystnb", {}).get("figure"):
             figure["caption"] = re.sub(
@@ -71,8 +67,8 @@ def fill_captions(notebook: Any) -> None:
 def run(notebook: Path, values: Mapping[str, Any], publish: bool) -> int:
     """Run a notebook in `_build/runs`, showing what its cells print; return an exit status.
 
-    publish: move the result into the book. Only then, and only if every cell succeeded: papermill writes its
-    output also on failure, which `make` would take for a finished page.
+    publish: move the result into the book, else render it as a page of its own. Only if every cell succeeded: papermill
+    writes its output also on failure, which `make` would take for a finished page.
     """
     import nbformat
     import papermill
@@ -88,7 +84,8 @@ def run(notebook: Path, values: Mapping[str, Any], publish: bool) -> int:
     package = str(Path(__file__).parents[2])  # the kernel must import this package, installed or not
     os.environ["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     # A rerun with other parameters must not replace the files of the book.
-    os.environ["TRECX_TABLES"] = str(paths.TABLES if publish else RUNS / f"{notebook.stem}_tables")
+    tables = paths.TABLES if publish else RUNS / f"{notebook.stem}_tables"
+    os.environ["TRECX_TABLES"] = str(tables)
     where = output.relative_to(paths.ROOT)
     order = sources()
     shown = "".join(f", {key}={value}" for key, value in values.items())
@@ -124,6 +121,8 @@ def run(notebook: Path, values: Mapping[str, Any], publish: bool) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         output.replace(target)
         where = target.relative_to(paths.ROOT)
+    else:
+        where = rerun.publish(output, tables, values, rerun.folder_of(notebook.stem, values)).relative_to(paths.ROOT)
     print(f"    done in {time.monotonic() - start:.0f} s: {where}", flush=True)
     return 0
 
