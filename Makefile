@@ -61,7 +61,7 @@ test: $(READY) ## run the tests; ARGS='-m "not slow"' leaves out the long ones, 
 	@$(PY) -m pytest -n "$$WORKERS" --dist worksteal $(ARGS)
 
 .PHONY: notebook
-notebook: $(READY) ## rerun one notebook: NB=02_keyword_spotting P='-p seed 3 -p w_early 0.4'
+notebook: $(READY) ## rerun one notebook as a page of its own: NB=02_keyword_spotting P='-p source quick -p seed 3'
 	@$(PY) -m trecx.report.runner --parent $$PPID --words="$$P" -- "$$NB"
 
 .PHONY: data
@@ -69,9 +69,8 @@ data: $(READY) ## fetch and prepare a data set: NAME=cifar10; without NAME, list
 	@$(PY) -m trecx data $(if $(value NAME),-- "$$NAME")
 
 .PHONY: serve
-serve: $(READY) ## show the rendered book on http://127.0.0.1:8000; PORT=...
-	@test -s _build/html/index.html || { echo "There is no book yet: run make book first." >&2; exit 1; }
-	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html "$$PORT"
+serve: $(READY) ## show the rendered book and the reruns on http://127.0.0.1:8000; PORT=...
+	@$(PY) -m trecx.report.serve "$$PORT"
 
 .PHONY: lint
 lint: $(READY) ## check style, types, the direction of imports, and that no notebook holds output

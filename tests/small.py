@@ -2,7 +2,7 @@
 
 import wave
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,8 +38,8 @@ def _spread(labels: np.ndarray, n: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(order)[:n])
 
 
-def write_record(run: Run, root: Path, n: int = 48, accuracy: float = 0.7) -> Record:
-    """A record of `run` as if it had been trained, on `n` made-up samples, each exit right with the same chance."""
+def write_record(run: Run, root: Path, n: int = 48, accuracy: float | Sequence[float] = 0.7) -> Record:
+    """A record of `run` as if it had been trained, on `n` made-up samples; `accuracy` of all exits, or of each."""
     draw = np.random.default_rng(run.seed + zlib.crc32(run.name.encode()))
     cost = cost_of(run)
     known = len(TASKS[run.task].classes)
@@ -48,7 +48,7 @@ def write_record(run: Run, root: Path, n: int = 48, accuracy: float = 0.7) -> Re
     for split in ("val", "test"):
         labels = np.arange(n) % known
         logits = draw.normal(size=(n, len(cost.macs), classes))
-        logits[draw.random((n, len(cost.macs))) < accuracy] += (
+        logits[draw.random((n, len(cost.macs))) < np.asarray(accuracy)] += (
             9 * np.eye(classes)[0]
         )  # class 0 is the right one until the next line
         rolled = [np.roll(row, label, axis=1) for row, label in zip(logits, labels, strict=True)]

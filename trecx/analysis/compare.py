@@ -290,18 +290,28 @@ def static_saving(
     """
     if not (baseline and static):
         return StaticSaving(np.nan, np.nan, (), False)
-
-    sizes = [baseline, *sorted(static.values(), key=lambda records: records[0].cost(unit)[-1], reverse=True)]
-    accuracies = [100 * mean_accuracy(records, split=split) for records in sizes]
-    weights = interpolation(accuracies, accuracies[0] - drop)
-    cost = float(weights @ [records[0].cost(unit)[-1] for records in sizes])
-    tested = float(weights @ [100 * mean_accuracy(records) for records in sizes])
+    place = static_place(baseline, static, drop, split)
+    cost = sum(share * float(records[0].cost(unit)[-1]) for records, share in place)
+    tested = sum(share * 100 * mean_accuracy(records) for records, share in place)
     return StaticSaving(
         100 * (1 - cost / float(baseline[0].cost(unit)[-1])),
         100 * mean_accuracy(baseline) - tested,
-        tuple(len(records) for records, weight in zip(sizes, weights, strict=True) if weight),
-        bool(weights[-1] == 1),
+        tuple(len(records) for records, _ in place),
+        len(place) == 1,
     )
+
+
+def static_place(
+    baseline: Sequence[Record], static: Mapping[str, Sequence[Record]], drop: float, split: str = "val"
+) -> list[tuple[Sequence[Record], float]]:
+    """The network of `static_saving`: the trained ones that it lies between, the dearer first, and the share of each.
+
+    One network with share 1 where even the smallest is accurate enough.
+    """
+    sizes = [baseline, *sorted(static.values(), key=lambda records: records[0].cost()[-1], reverse=True)]
+    accuracies = [100 * mean_accuracy(records, split=split) for records in sizes]
+    weights = interpolation(accuracies, accuracies[0] - drop)
+    return [(records, float(weight)) for records, weight in zip(sizes, weights, strict=True) if weight]
 
 
 def curve_gain(a: Sequence[Record], b: Sequence[Record], resamples: int = 50, grid: int = 100) -> Interval:

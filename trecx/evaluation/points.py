@@ -100,12 +100,10 @@ def chosen_point(
     if val.rule != test.rule or not np.array_equal(val.cost, test.cost):
         raise TrecxError("the validation and the test trace must come from the same network and exit rule")
     target_on_test = target if target_on_test is None else target_on_test
-    curve = benefit_curve(val)
-    enough = np.flatnonzero(curve.accuracy >= target - _ROUNDING)
-    if not len(enough):
+    (threshold,) = cheapest_thresholds(val, [target])
+    if np.isnan(threshold):
         return _missed(test, baseline_cost, "validation", target_on_test)
-    # Cost falls with the threshold, so the last one is the cheapest.
-    return point_at(test, curve.thresholds[enough[-1]], baseline_cost, "validation", target_on_test)
+    return point_at(test, threshold, baseline_cost, "validation", target_on_test)
 
 
 def point_at_cost(val: Trace, test: Trace, cost: float, baseline_cost: float = np.nan) -> OperatingPoint:
@@ -113,12 +111,25 @@ def point_at_cost(val: Trace, test: Trace, cost: float, baseline_cost: float = n
 
     The mean cost on test may then lie a little above. Not reached if even the cheapest exit costs more.
     """
-    curve = benefit_curve(val)
-    enough = np.flatnonzero(curve.cost <= cost)
-    if not len(enough):
+    (threshold,) = dearest_thresholds(val, [cost])
+    if np.isnan(threshold):
         return _missed(test, baseline_cost, "validation", np.nan)
-    # Cost falls along the curve, so the first one is the dearest that is allowed.
-    return point_at(test, curve.thresholds[enough[0]], baseline_cost, "validation", np.nan)
+    return point_at(test, threshold, baseline_cost, "validation", np.nan)
+
+
+def cheapest_thresholds(trace: Trace, targets: Sequence[float]) -> np.ndarray:
+    """The cheapest threshold that keeps each accuracy (a fraction) on these samples, (m,); NaN where none does."""
+    curve = benefit_curve(trace)
+    # Cost falls along the curve, so the last one that is accurate enough is the cheapest.
+    enough = [np.flatnonzero(curve.accuracy >= target - _ROUNDING) for target in targets]
+    return np.array([curve.thresholds[kept[-1]] if len(kept) else np.nan for kept in enough])
+
+
+def dearest_thresholds(trace: Trace, costs: Sequence[float]) -> np.ndarray:
+    """The highest threshold whose mean cost on these samples is at most each cost, (m,); NaN where none is."""
+    curve = benefit_curve(trace)
+    enough = [np.flatnonzero(curve.cost <= cost) for cost in costs]
+    return np.array([curve.thresholds[kept[0]] if len(kept) else np.nan for kept in enough])
 
 
 def crossfit_point(trace: Trace, choose: Callable[[Trace, Trace], OperatingPoint], seed: int = 0) -> OperatingPoint:

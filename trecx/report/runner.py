@@ -24,10 +24,11 @@ from trecx import paths
 from trecx.command import Parser, Terminated, catch_signals, end_with, guarded, stopped
 from trecx.errors import TrecxError
 from trecx.files import locked
+from trecx.report import rerun
 from trecx.report.parameters import parse_parameters
 
-RUNS = paths.BUILD / "runs"  # notebooks that are running, failed, or were rerun by hand
-LIVE = "_live"  # ends the name of a chapter's twin
+RUNS = paths.BUILD / "runs"  # notebooks that are running or failed
+LIVE = rerun.LIVE
 PATIENCE = 10  # seconds that the trainings of a notebook that is stopped have to end in, and then its kernel
 DROPPED = {"published": "stand-in", "full": "stand-in", "quick": "real"}  # source -> tag of the cells to leave out
 
@@ -66,12 +67,7 @@ def fill_captions(notebook: Any) -> None:
     """Put glued values in the place of `{name}` in the captions of an executed notebook, in place."""
     from trecx.report.page import plain
 
-    glued = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
-                texts = [value for kind, value in output["data"].items() if kind.endswith("text/plain")]
-                glued[name] = "".join(texts[:1])
+    glued = rerun.glued(notebook)
     for cell in notebook.cells:
         if figure := cell.metadata.get("mystnb", {}).get("figure"):
             figure["caption"] = re.sub(
@@ -86,8 +82,8 @@ def run(notebook: Path, values: Mapping[str, Any], publish: bool) -> int:
 
     Another process that runs the same notebook is waited for.
 
-    publish: move the result into the book. Only then, and only if every cell succeeded: papermill writes its
-    output also on failure, which `make` would take for a finished page.
+    publish: move the result into the book, else render it as a page of its own. Only if every cell succeeded: papermill
+    writes its output also on failure, which `make` would take for a finished page.
     """
     name = notebook.stem + (LIVE if publish and values.get("source") in ("quick", "full") else "")
     with locked(RUNS / ".locks" / f"{name}.lock", f"{name} is being run by another process: waiting"):
@@ -111,7 +107,8 @@ def _run(notebook: Path, values: Mapping[str, Any], publish: bool, name: str, wo
     package = str(Path(__file__).parents[2])  # the kernel must import this package, installed or not
     os.environ["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     # A rerun with other parameters must not replace the files of the book.
-    os.environ["TRECX_TABLES"] = str(paths.TABLES if publish else RUNS / f"{notebook.stem}_tables")
+    tables = paths.TABLES if publish else RUNS / f"{notebook.stem}_tables"
+    os.environ["TRECX_TABLES"] = str(tables)
     where = output.relative_to(paths.ROOT)
     order = sources()
     shown = "".join(f", {key}={value}" for key, value in values.items())
@@ -132,6 +129,8 @@ def _run(notebook: Path, values: Mapping[str, Any], publish: bool, name: str, wo
         target.parent.mkdir(parents=True, exist_ok=True)
         output.replace(target)
         where = target.relative_to(paths.ROOT)
+    else:
+        where = rerun.publish(output, tables, values, rerun.folder_of(notebook.stem, values)).relative_to(paths.ROOT)
     print(f"    done in {time.monotonic() - start:.0f} s: {where}", flush=True)
     return 0
 

@@ -1,0 +1,390 @@
+"""The explorer: its data against the chapters' tables and `python -m trecx curve`, its page in a browser."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trecx import cli, paths
+from trecx.analysis import benchmark, explorer
+from trecx.analysis.compare import static_saving
+from trecx.errors import TrecxError
+from trecx.experiments.records import Record
+from trecx.experiments.results import Results, gather
+from trecx.experiments.runs import Run
+from trecx.models.methods import METHODS
+from trecx.report import explorer as page
+
+from .small import write_record
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
+    """Two benchmarks: three seeds of an accurate baseline, of T-RecX and SDN, and two narrower networks."""
+    root = tmp_path_factory.mktemp("records")
+
+    def made(task: str, data: str, method: str, accuracy: Any, seeds: Any = SEEDS, **given: Any) -> list[Record]:
+        runs = [Run(task, method, data, "fast", seed=seed, **given) for seed in seeds]
+        return [write_record(run, root, n=500, accuracy=accuracy) for run in runs]
+
+    results = {}
+    for task, data in (("ic", "cifar10"), ("kws", "speech_commands")):
+        methods = {
+            "baseline": made(task, data, "baseline", 0.9),
+            "trecx_ev": made(task, data, "trecx_ev", (0.75, 0.9)),
+            "sdn_fair": made(task, data, "sdn_fair", np.linspace(0.5, 0.89, 3 if task == "ic" else 4)),
+            "branchynet": made(task, data, "branchynet", 0.9, seeds=[0]),
+        }
+        static = {f"width {w}": made(task, data, "baseline", a, width=w) for w, a in ((0.75, 0.89), (0.5, 0.86))}
+        records = [record for group in (*methods.values(), *static.values()) for record in group]
+        results[task] = Results(data, task, methods=methods, static=static, records=records)
+    return results
+
+
+@pytest.fixture(scope="module")
+def document(found: dict[str, Results]) -> dict[str, Any]:
+    return explorer.document(found)
+
+
+def method(document: dict[str, Any], task: str, label: str) -> dict[str, Any]:
+    (bench,) = [b for b in document["benchmarks"] if b["name"] == task]
+    (one,) = [m for m in bench["methods"] if m["label"] == label]
+    return one
+
+
+def whole(shares: list[float]) -> np.ndarray:
+    return np.append(shares, 1 - sum(shares))
+
+
+def curve(record: Record, capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
+    """What `python -m trecx curve` prints."""
+    assert cli.main(["curve", str(record.folder), "--json", *words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+# --- The data ---
+
+
+@pytest.mark.parametrize("label", ["T-RecX", "SDN (published)"])
+def test_curves_are_those_of_the_command_line(
+    found: dict[str, Results], document: dict[str, Any], capsys: pytest.CaptureFixture[str], label: str
+) -> None:
+    one = method(document, "ic", label)
+    records = found["ic"].methods[one["method"]]
+    printed = [curve(record, capsys, "--points", "10001") for record in records]
+    for k, threshold in enumerate(document["thresholds"]):
+        rows = [lines[round((1 - threshold) * 10000)] for lines in printed]
+        assert rows[0]["threshold"] == pytest.approx(threshold, abs=1e-9)
+        assert one["curve"]["accuracy"][k] == pytest.approx(np.mean([r["accuracy"] for r in rows]), abs=0.006)
+        cost = whole(one["curve"]["shares"][k]) @ one["cost"]["flops"]
+        assert cost == pytest.approx(np.mean([r["flops"] for r in rows]), rel=2e-4)
+
+
+def test_points_at_a_loss_are_those_of_the_chapters(found: dict[str, Results], document: dict[str, Any]) -> None:
+    for unit in ("flops", "macs"):
+        table = benchmark.savings(found["ic"], unit).set_index(["method", "drop"])
+        base = document["benchmarks"][0]["baseline"]["cost"][unit]
+        compared = 0
+        for (label, drop), row in table.iterrows():
+            if label not in ("T-RecX", "SDN (published)"):
+                continue
+            one = method(document, "ic", label)
+            at, k = one["loss"], document["losses"].index(drop)
+            assert row["reached"] == f"{at['reached'][k]} of {one['seeds']}"
+            if at["reached"][k] == one["seeds"]:  # the chapters give no mean over some of the seeds
+                compared += 1
+                saved = 100 * (1 - whole(at["shares"][k]) @ one["cost"][unit] / base)
+                assert saved == pytest.approx(row["saved"], abs=0.02)
+                assert at["accuracy"][k] == pytest.approx(row["accuracy"], abs=0.006)
+                assert at["threshold"][k] == pytest.approx(row["threshold"], abs=1e-4)
+        assert compared >= 3
+
+
+def test_a_training_that_misses_counts_as_the_unmodified_network(
+    found: dict[str, Results], document: dict[str, Any]
+) -> None:
+    base = found["ic"].methods["baseline"]
+    kept = [record for record in found["ic"].methods["trecx_ev"] if record.seed]
+    never = explorer.entry("Half", kept)
+    low = [replace(trace, correct=np.zeros_like(trace.correct)) for trace in (never.val[0], never.test[0])]
+    half = replace(never, val=[never.val[0], low[0]], test=[never.test[0], low[1]])
+    one = method(explorer.document({"ic": found["ic"]}, {"ic": [half]}), "ic", "Half")
+    k = document["losses"].index(3)
+    assert one["loss"]["reached"][k] == 1
+    t = one["loss"]["threshold"][k]
+    right = np.concatenate([never.test[0].outcome(t)[0], base[2].trace().correct[:, -1]])
+    assert one["loss"]["accuracy"][k] == pytest.approx(100 * right.mean(), abs=0.25)  # the threshold is rounded
+
+
+def test_smaller_networks_are_those_of_the_headline(found: dict[str, Results], document: dict[str, Any]) -> None:
+    results = found["kws"]
+    one = method(document, "kws", "Smaller network, no exit")
+    assert one["members"] == ["unmodified", "3/4 of the filters", "1/2 of the filters"]
+    base = one["cost"]["macs"][0]
+    for drop in (0, 1, 2, 3):
+        k = document["losses"].index(drop)
+        wanted = static_saving(results.methods["baseline"], results.static, drop, unit="macs")
+        saved = 100 * (1 - whole(one["loss"]["shares"][k]) @ one["cost"]["macs"] / base)
+        assert saved == pytest.approx(wanted.saved, abs=0.02)
+    budget = one["budget"]
+    for k, percent in enumerate(document["budgets"]):
+        if budget["macs"]["reached"][k]:
+            assert whole(budget["macs"]["shares"][k]) @ one["cost"]["macs"] == pytest.approx(
+                percent / 100 * base, rel=2e-4
+            )
+        else:
+            assert percent / 100 * base < one["cost"]["macs"][-1]
+
+
+def test_a_budget_is_kept_on_validation(found: dict[str, Results], document: dict[str, Any]) -> None:
+    one, base = method(document, "ic", "T-RecX"), document["benchmarks"][0]["baseline"]["cost"]["macs"]
+    records = found["ic"].methods["trecx_ev"]
+    for k, percent in enumerate(document["budgets"]):
+        at = one["budget"]["macs"]
+        assert bool(at["reached"][k]) == (one["cost"]["macs"][0] <= percent / 100 * base)
+        if at["reached"][k]:
+            spent = whole(at["shares"][k]) @ one["cost"]["macs"]
+            assert spent <= 1.1 * percent / 100 * base  # on test, so not exactly
+            accuracy = [benchmark_accuracy(record, percent / 100 * base) for record in records]
+            assert at["accuracy"][k] == pytest.approx(100 * np.mean(accuracy), abs=0.006)
+
+
+def benchmark_accuracy(record: Record, cost: float) -> float:
+    """By hand: the dearest of all thresholds that validation knows within the budget, on test."""
+    val, test = record.trace("val", unit="macs"), record.trace(unit="macs")
+    fits = [t for t in np.unique([0, 1, *val.scores.ravel()]) if val.outcome(t)[1].mean() <= cost]
+    return float(test.outcome(max(fits))[0].mean())
+
+
+def test_other_methods_and_units_are_data(found: dict[str, Results]) -> None:
+    second = found["ic"].methods["trecx_ev"]
+    own = explorer.entry("Two networks", second, method="cascade", about="one after the other", first=True)
+    two = replace(own, cost={"instructions": [3.0, 9.0], **own.cost})
+    units = explorer.UNITS | {"instructions": {"label": "instructions", "million": "million instructions"}}
+
+    def counted(record: Record, unit: str) -> list[float] | None:
+        plain = record.method == "baseline" and record.run.get("width", 1) == 1
+        return ([10.0] if plain else None) if unit == "instructions" else record.cost(unit).tolist()
+
+    made = explorer.document({"ic": found["ic"]}, {"ic": [two]}, units=units, counted=counted)
+    assert made["benchmarks"][0]["baseline"]["cost"]["instructions"] == 10
+    one = method(made, "ic", "Two networks")
+    assert set(one["budget"]) == {"flops", "macs", "instructions"}
+    assert "instructions" not in method(made, "ic", "T-RecX")["cost"]
+    assert page.look("Two networks", "cascade")["color"] == page.OTHER["color"]
+    with pytest.raises(TrecxError, match=r"two entries of the explorer are called 'T-RecX' on CIFAR-10"):
+        explorer.document({"ic": found["ic"]}, {"ic": [explorer.entry("T-RecX", second)]})
+
+
+def test_one_training_is_not_shown(document: dict[str, Any]) -> None:
+    assert "BranchyNet" not in [m["label"] for b in document["benchmarks"] for m in b["methods"]]
+
+
+def test_looks_tell_variants_apart() -> None:
+    assert page.look("T-RecX", "trecx_ev")["hollow"] is False
+    assert page.look("T-RecX, exit after block1", "trecx_ev")["hollow"] is True
+    assert {page.look(m.label, m.name)["marker"] for m in METHODS.values()} <= set("osDd^v<>Px")
+
+
+def test_too_much_data_is_refused(document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRECX_TABLES", str(tmp_path))
+    monkeypatch.setattr(page, "MOST_BYTES", 1000)
+    with pytest.raises(TrecxError, match=r"the explorer's data take [\d,]+ bytes, at most 1,000 fit"):
+        page.write(document)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_published_data_fit_and_say_what_the_chapters_say() -> None:
+    found = gather("published")
+    document = explorer.document(found)
+    assert len(json.dumps(document, separators=(",", ":"))) < page.MOST_BYTES
+    for bench in document["benchmarks"]:
+        table = benchmark.savings(found[bench["name"]]).set_index(["method", "drop"])
+        at = method(document, bench["name"], "T-RecX")
+        for drop in (1, 2, 3):
+            row, k = table.loc[("T-RecX", drop)], document["losses"].index(drop)
+            if at["loss"]["reached"][k] == at["seeds"]:
+                saved = 1 - whole(at["loss"]["shares"][k]) @ at["cost"]["flops"] / bench["baseline"]["cost"]["flops"]
+                assert 100 * saved == pytest.approx(row["saved"], abs=0.02)
+        assert bench["paper"][0]["saved"] == pytest.approx(
+            {"ic": 20.7, "kws": 37.7, "vww": 36.3}[bench["name"]], abs=0.1
+        )
+
+
+# --- The page, in a browser ---
+
+
+@pytest.fixture(scope="module")
+def html(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page that Sphinx makes with the directive, the book's script and style sheet."""
+    from sphinx.application import Sphinx
+
+    folder = tmp_path_factory.mktemp("page")
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("TRECX_TABLES", str(folder))
+    monkeypatch.syspath_prepend(str(paths.BOOK / "_ext"))
+    for name in ("explorer.js", "custom.css"):
+        shutil.copy(paths.BOOK / "_static" / name, folder)
+    page.still(document).savefig(page.write(document).with_suffix(".svg"))
+    (folder / "index.rst").write_text(
+        "Explorer\n========\n\n.. explorer::\n   :data: explorer.json\n   :figure: explorer.svg\n   :alt: A figure.\n"
+    )
+    config = {"extensions": ["explorer"], "html_static_path": ["explorer.js", "custom.css"]}
+    config |= {"html_js_files": ["explorer.js"], "html_css_files": ["custom.css"], "html_theme": "basic"}
+    app = Sphinx(folder, None, folder / "html", folder / "doctrees", "html", config, status=None, warningiserror=True)
+    app.build()
+    monkeypatch.undo()
+    return folder / "html" / "index.html"
+
+
+def test_the_data_travel_in_the_page(html: Path, document: dict[str, Any]) -> None:
+    text = html.read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="explorer-data">(.*?)</script>', text, flags=re.DOTALL)
+    assert json.loads(data)["benchmarks"][0]["baseline"] == document["benchmarks"][0]["baseline"]
+    assert 'alt="A figure."' in text
+
+
+def browser(scripts: bool = True) -> Any:
+    """Debian's or another Chromium without a window; a skip that says what is missing."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: it is in requirements.lock")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = program
+    for word in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1300,900"):
+        options.add_argument(word)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # Chromium refuses to run as root otherwise
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    if not scripts:
+        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    return selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    driver = browser()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(chromium: Any, html: Path) -> Any:
+    chromium.get("about:blank")
+    chromium.get(html.as_uri())  # file://
+    yield chromium
+    assert not [line for line in chromium.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def css(driver: Any, selector: str) -> Any:
+    return driver.find_element("css selector", selector)
+
+
+def said(driver: Any) -> str:
+    return css(driver, ".trecx-answer").text.replace("\u00a0", " ")
+
+
+def row(driver: Any, label: str) -> list[str]:
+    """The cells of a method's row in the table."""
+    for line in driver.find_elements("css selector", ".trecx-explore tbody tr"):
+        if line.find_element("css selector", "th").text.strip() == label:
+            return [cell.text.replace("\u00a0", " ") for cell in line.find_elements("css selector", "td")]
+    raise AssertionError(f"no row {label}")
+
+
+@pytest.mark.slow
+def test_keys_move_the_slider_and_with_it_sentence_chart_and_table(opened: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    slider = css(opened, "input[type=range]")
+    assert slider.accessible_name == "At most so many points of accuracy lost"
+    assert slider.get_attribute("aria-valuetext") == "1 point"
+    before = said(opened), css(opened, ".trecx-chart svg").get_attribute("outerHTML"), row(opened, "T-RecX")
+    for _ in range(15):
+        slider.send_keys(Keys.ARROW_RIGHT)
+    assert slider.get_attribute("aria-valuetext") == "2.5 points"
+    after = said(opened), css(opened, ".trecx-chart svg").get_attribute("outerHTML"), row(opened, "T-RecX")
+    assert all(a != b for a, b in zip(before, after, strict=True))
+    assert opened.current_url.endswith("#benchmark=cifar-10&lose=2.5&unit=flops")
+    assert re.search(r"Use .+: \d+ % of the FLOPs saved", after[0])
+    assert css(opened, ".trecx-chart svg").get_attribute("role") == "img"
+    assert "at most 2.5 points lost" in css(opened, ".trecx-explore caption").text
+    assert not css(opened, ".trecx-still").is_displayed()
+
+
+@pytest.mark.slow
+def test_the_address_restores_the_state(opened: Any, html: Path) -> None:
+    css(opened, "input[value=speech-commands]").click()
+    css(opened, "input[value=spend]").click()
+    css(opened, "#explorer-unit option[value=macs]").click()
+    css(opened, "#explorer-all").click()
+    css(opened, 'button[data-method="T-RecX"]').click()
+    assert css(opened, 'button[data-method="T-RecX"]').get_attribute("aria-pressed") == "true"
+    there, text = opened.current_url, said(opened)
+    assert there.endswith("#benchmark=speech-commands&spend=60&unit=macs&method=T-RecX&all=1")
+    assert "T-RecX on DS-CNN" in text
+    opened.get("about:blank")
+    opened.get(there)
+    assert (said(opened), opened.current_url) == (text, there)
+    for strange in ("#benchmark=x&lose=much&unit=y&method=z", "#lose=99"):
+        opened.get("about:blank")
+        opened.get(html.as_uri() + strange)
+        assert said(opened).startswith("Use ")
+
+
+@pytest.mark.slow
+def test_the_table_has_the_numbers_of_the_command_line(
+    opened: Any, html: Path, found: dict[str, Results], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two points below the baseline: thresholds from the curves on validation, applied to those on test."""
+    opened.get("about:blank")
+    opened.get(html.as_uri() + "#benchmark=cifar-10&lose=2&unit=macs")
+    base, records = found["ic"].methods["baseline"], found["ic"].methods["trecx_ev"]
+    wanted = 100 * np.mean([record.accuracies("val")[-1] for record in base]) - 2
+    at = []
+    for record in records:
+        val = curve(record, capsys, "--points", "0", "--split", "val", "--unit", "macs")
+        threshold = min(line["threshold"] for line in val if line["accuracy"] >= wanted - 1e-6)
+        test = curve(record, capsys, "--points", "0", "--split", "test", "--unit", "macs")
+        # T-RecX leaves above its threshold: nothing changes from one value of the test set up to the next.
+        at.append(max((line for line in test if line["threshold"] <= threshold), key=lambda line: line["threshold"]))
+    whole_cost = base[0].cost("macs")[-1]
+    cells = row(opened, "T-RecX")
+    assert cells[1] == f"{100 * (1 - np.mean([line['macs'] for line in at]) / whole_cost):.1f} %"
+    assert cells[2] == f"{100 * (1 - np.mean([line['shares'][-1] for line in at])):.0f} %"
+    assert cells[3].startswith(f"{np.mean([line['accuracy'] for line in at]):.1f} % [")
+    assert cells[5] == f"{records[0].params:,}"
+    assert cells[6] == f"{100 * records[0].cost('macs')[-1] / whole_cost:.0f} %"
+
+
+@pytest.mark.slow
+def test_it_fits_a_phone(opened: Any) -> None:
+    narrow = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    opened.refresh()
+    assert opened.execute_script("return document.querySelector('.trecx-chart').scrollWidth") <= 390
+    assert opened.execute_script("return document.querySelector('.trecx-chart svg').clientWidth") <= 390
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.slow
+def test_without_scripts_the_figure_stands_there(html: Path) -> None:
+    driver = browser(scripts=False)
+    try:
+        driver.get(html.as_uri())
+        assert css(driver, ".trecx-still img").is_displayed()
+        assert not driver.find_elements("css selector", ".trecx-explore")
+    finally:
+        driver.quit()
