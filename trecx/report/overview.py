@@ -108,12 +108,12 @@ def _forest_panel(ax: Axes, rows: Sequence[tuple[str, Evidence]]) -> None:
         if item.unit == "points" and np.isfinite(item.seen):
             ax.barh(k, 2 * item.seen, left=-item.seen, height=0.7, color="#e4e4e4", label="too small to be seen here")
         ends = [[item.estimate - item.low], [item.high - item.estimate]] if np.isfinite(item.low) else None
-        look = {"fmt": "o", "color": COLOURS[item.verdict], "capsize": 2.5, "markersize": 5}
+        look: dict[str, Any] = {"fmt": "o", "color": COLOURS[item.verdict], "capsize": 2.5, "markersize": 5}
         ax.errorbar([item.estimate], [k], xerr=ends, **look, label="here, 95 % interval")
         if np.isfinite(item.paper):
             ax.plot([item.paper], [k], "*", color="#000000", markersize=9, markerfacecolor="none", label="the paper")
         word = f"{SIGNS[item.verdict]} {item.verdict}"
-        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 10}
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 10}
         text = ax.annotate(word, (1.01, k), **place, color=COLOURS[item.verdict], annotation_clip=False)
         text.set_path_effects([withStroke(linewidth=2, foreground="white")])
     ax.set_yticks(range(len(rows)), [f"{claim}  {_row_name(claim, item)}" for claim, item in rows], fontsize=10)
