@@ -308,7 +308,7 @@ def static_place(
 
     One network with share 1 where even the smallest is accurate enough.
     """
-    sizes = [baseline, *sorted(static.values(), key=lambda records: records[0].cost()[-1], reverse=True)]
+    sizes = [baseline, *sorted(static.values(), key=lambda records: records[0].cost("flops")[-1], reverse=True)]
     accuracies = [100 * mean_accuracy(records, split=split) for records in sizes]
     weights = interpolation(accuracies, accuracies[0] - drop)
     return [(records, float(weight)) for records, weight in zip(sizes, weights, strict=True) if weight]

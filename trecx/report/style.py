@@ -22,8 +22,8 @@ STYLES: dict[str, dict[str, Any]] = {
     "branchynet_fair": {"color": "#C44E00", "linestyle": "--", "marker": "<"},
     "sdn": {"color": "#A97400", "linestyle": "-.", "marker": ">"},
     "sdn_fair": {"color": "#A97400", "linestyle": ":", "marker": ">"},
-    "two_resolutions": {"color": "#A3123A", "linestyle": "--", "marker": "h"},
-    "nested": {"color": "#A3123A", "linestyle": "-", "marker": "*"},
+    "two_resolutions": {"color": "#A3123A", "linestyle": "--", "marker": "d"},
+    "nested": {"color": "#A3123A", "linestyle": "-", "marker": "D"},
 }
 
 # The same for the ways of answering early that are held against each other beyond the paper.
