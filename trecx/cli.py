@@ -62,8 +62,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
     command.add_argument("--threshold", type=float, help="also stop early for real, at this confidence")
 
-    command = add("curve", "benefit curve of a record: accuracy and mean cost at every threshold")
+    command = add("curve", "benefit curve of a record, or of a cascade of two: accuracy and mean cost by threshold")
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
+    command.add_argument("second", metavar="RECORD", nargs="?", help="of the network that goes on where it is unsure")
     command.add_argument("--split", default="test", choices=["val", "test"], help="test by default")
     command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
@@ -193,11 +194,15 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
 
     from trecx.evaluation.trace import at_thresholds, benefit_curve
+    from trecx.experiments.composed import cascade
     from trecx.experiments.records import open_record
 
     if options.points != 0 and not 2 <= options.points <= MOST_POINTS:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
-    trace = open_record(options.record).trace(options.split, score=options.score, unit=options.unit)
+    record = open_record(options.record)
+    if options.second:
+        record = cascade(record, open_record(options.second))
+    trace = record.trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
     curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)
     rows = zip(curve.thresholds, curve.accuracy, curve.cost, curve.shares, strict=True)

@@ -103,6 +103,11 @@ class Record:
         return bool(self.manifest["data"]["stand_in"])
 
     @property
+    def rule(self) -> str:
+        """How a confidence must compare with the threshold, the method's own."""
+        return get_method(self.method).rule
+
+    @property
     def params(self) -> int:
         """Number of trained parameters."""
         return self.manifest["cost"]["params"]
@@ -125,12 +130,11 @@ class Record:
             unit: `flops` (keras-flops, as the paper) or `macs`.
             rule: `>` or `>=`, the method's own by default.
         """
-        method = get_method(self.method)
         return Trace.from_log_probs(
             self.predictions[f"{split}_log_probs"],
             self.predictions[f"{split}_labels"],
             self.cost(unit),
-            rule=rule or method.rule,
+            rule=rule or self.rule,
             score=score,
         )
 

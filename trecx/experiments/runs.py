@@ -490,7 +490,8 @@ def identity(run: Run, checksum: str) -> dict[str, Any]:
 def engine_fingerprint(package: Path = Path(__file__).parents[1]) -> str:
     """Checksum of the code in `package` that decides a training's outcome; comments, docstrings and layout aside."""
     files = [package / "tasks.py", *(package / "models").glob("*.py"), *(package / "training").glob("*.py")]
-    deciding = sorted(file for file in files if file.stem != "int8")  # which converts what is trained already
+    # Both of these make something else of networks that are trained already.
+    deciding = sorted(file for file in files if file.stem not in ("int8", "cascade"))
     digest = hashlib.sha256()
     for file in deciding:
         tree = _WithoutDocstrings().visit(ast.parse(file.read_text(encoding="utf-8")))

@@ -12,12 +12,14 @@ included), both for one sample in inference:
   mean and variance, 3 per scale, which for batch norm makes its 6 per channel.
 
 `fvcore` is the figure of fvcore's default settings: MACs plus 2 per element of batch norm.
+
+The memory of activations is `peak_activations`.
 """
 
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trecx.models.build import tap_shapes
+from trecx.models.cascade import Cascade
 from trecx.models.network import EarlyExitNetwork, inference
 
 with warnings.catch_warnings():
@@ -45,23 +49,38 @@ class Cost:
     fvcore: tuple[int, ...]
 
 
-def measure(network: EarlyExitNetwork, input_shape: tuple[int, int, int]) -> Cost:
+Network = EarlyExitNetwork | Cascade
+
+
+def measure(network: Network, input_shape: tuple[int, int, int]) -> Cost:
     """Count parameters and the cumulative cost of every exit (paper Table 1), for one sample in inference.
 
     Args:
-        network: any early-exit network; its weights do not matter and do not change.
+        network: any early-exit network or cascade; its weights do not matter and do not change.
         input_shape: channels, height and width of an input.
 
     Returns:
         The parameters and, an entry an exit, cheapest first, `macs` (multiply-accumulates of convolutions and dense
         layers) and `flops` (as keras-flops counts, the paper's convention), all heads on the way included.
     """
-    trainable = sum(p.numel() for p in network.parameters())
-    statistics = sum(2 * m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+    return _cost(network, [Prefix(network, k) for k in range(network.num_exits)], input_shape)
+
+
+def head_costs(network: EarlyExitNetwork, input_shape: tuple[int, int, int]) -> dict[str, Cost]:
+    """Tap -> the cost of its exit head alone, softmax included: what a network without that exit does not pay.
+
+    Costs of one entry each, for one sample in inference; `input_shape` as in `measure`.
+    """
+    maps = tap_shapes(network.backbone, input_shape)
+    return {tap: _cost(head, [_Head(head)], maps[tap]) for tap, head in network.exits.items()}
+
+
+def _cost(counted: nn.Module, prefixes: Sequence[nn.Module], input_shape: tuple[int, int, int]) -> Cost:
+    """Parameters of `counted`, and the cost of each of `prefixes`."""
+    params, trainable = parameters(counted)
     x = torch.zeros(1, *input_shape)
-    prefixes = [Prefix(network, k) for k in range(network.num_exits)]
     return Cost(
-        params=trainable + statistics,
+        params=params,
         trainable_params=trainable,
         macs=tuple(count(prefix, x, MAC_RULES) for prefix in prefixes),
         flops=tuple(count(prefix, x, KERAS_RULES) for prefix in prefixes),
@@ -69,15 +88,73 @@ def measure(network: EarlyExitNetwork, input_shape: tuple[int, int, int]) -> Cos
     )
 
 
+def parameters(module: nn.Module) -> tuple[int, int]:
+    """Parameters of a module: with batch norm's running statistics, as Keras counts, and the trainable ones alone."""
+    trainable = sum(p.numel() for p in module.parameters())
+    statistics = sum(2 * m.num_features for m in module.modules() if isinstance(m, nn.BatchNorm2d))
+    return trainable + statistics, trainable
+
+
 class Prefix(nn.Module):
     """The part of a network that runs when a sample leaves at exit `last`, with every softmax on the way."""
 
-    def __init__(self, network: EarlyExitNetwork, last: int) -> None:
+    def __init__(self, network: Network, last: int) -> None:
         super().__init__()
         self.network, self.last = network, last
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return [logits.softmax(1) for logits in self.network(x, last=self.last)]
+
+
+class _Head(nn.Module):
+    """An exit head with its softmax."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, tap: Tensor) -> Tensor:
+        return self.head(tap)[1].softmax(1)
+
+
+# Operators that a deployed network has no buffer of its own for: folded into the convolution before them (batch norm,
+# ReLU, rounding) or behind them (padding), in place, or another view of the same values.
+_NO_BUFFER = ("batch_norm", "relu", "pad", "fake_quantize", "softmax", "permute", "flatten", "view", "slice", "dropout")
+
+
+def peak_activations(network: Network, input_shape: tuple[int, int, int]) -> int:
+    """Peak memory of activations in bytes, one sample, one byte (int8) an element, all exits on the way.
+
+    The largest sum, over the operators in the order in which they run, of an operator's inputs, its output and all that
+    is still needed later: a shortcut, a tap while its exit runs, a cascade's input while its first network runs. Batch
+    norm, activations and padding have no buffers of their own. Logits that an exit has given are not kept. It is the
+    least that an arena needs; that of a runtime also holds scratch buffers.
+
+    Args:
+        network: any early-exit network or cascade.
+        input_shape: channels, height and width of an input.
+    """
+    with inference(network):
+        exported = torch.export.export(network, (torch.zeros(1, *input_shape),))
+    inputs = {*exported.graph_signature.user_inputs}
+    buffers: dict[Any, int] = {}  # node -> its buffer, by number; nodes of parameters alone have none
+    size: list[int] = []
+    first: list[int] = []  # when each buffer is written
+    last: list[int] = []  # when it is read for the last time
+    for time, node in enumerate(exported.graph.nodes):
+        used = [buffers[source] for source in node.all_input_nodes if source in buffers]
+        if node.op == "output" or not (used or node.name in inputs):
+            continue
+        for buffer in used:
+            last[buffer] = time
+        if used and str(node.target).removeprefix("aten.").lstrip("_").startswith(_NO_BUFFER):
+            buffers[node] = used[0]
+            continue
+        buffers[node] = len(size)
+        size.append(node.meta["val"].numel())
+        first.append(time)
+        last.append(time)
+    return max(sum(s for s, a, b in zip(size, first, last, strict=True) if a <= now <= b) for now in first)
 
 
 Rule = Callable[[list[Any], list[Any]], Counter[str] | float]
