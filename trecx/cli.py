@@ -70,6 +70,15 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
     command.add_argument("--points", type=int, default=21, help="thresholds from 1 to 0 (default 21; 0: every one)")
 
+    command = add("recommend", "what to run for a loss of accuracy or a budget, chosen on published validation results")
+    command.add_argument("--task", required=True, help=", ".join(TASKS))
+    command.add_argument("--loss", type=float, help="accuracy that may be lost, in points (default 1)")
+    command.add_argument("--budget", type=float, help="instead: mean cost of a sample, in millions of the unit")
+    command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
+    command.add_argument(
+        "--guarantee", type=float, help="probability of losing no more, such as 0.9; costs some saving"
+    )
+
     command = add("robustness", "keyword spotting with clips moved in time, in noise, and without a word")
     command.add_argument("record", metavar="RECORD", nargs="+", help="folder or name of a run record with weights")
     command.add_argument("--audio", required=True, help="folder of test clips: one folder a word, or the main archive")
@@ -212,6 +221,19 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
+def _recommend(options: argparse.Namespace) -> dict[str, Any]:
+    from trecx.analysis.choice import recommend
+    from trecx.experiments.results import alike
+
+    if options.loss is not None and options.budget is not None:
+        raise TrecxError("loss and budget are two questions: give one of them")
+    loss = 1.0 if options.loss is None else options.loss
+    limits = {"loss": loss, "budget": options.budget, "guarantee": options.guarantee}
+    found = asdict(recommend(alike(options.task), unit=options.unit, **limits))
+    # JSON has no NaN: an interval that too few seeds cannot give is null.
+    return {key: None if value != value else value for key, value in found.items()}
+
+
 def _reference(options: argparse.Namespace) -> list[dict[str, Any]]:
     from trecx.experiments.reference import evaluate_released, summary
 
@@ -311,6 +333,7 @@ _COMMANDS = {
     "sweep": _sweep,
     "evaluate": _evaluate,
     "curve": _curve,
+    "recommend": _recommend,
     "robustness": _robustness,
     "reference": _reference,
     "results": _results,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from trecx import paths
 from trecx.errors import TrecxError
 from trecx.experiments.pool import fit
-from trecx.experiments.records import Record, open_record
-from trecx.experiments.runs import Run
+from trecx.experiments.records import Record, all_records, open_record
+from trecx.experiments.runs import Run, run_of
 from trecx.experiments.sweep import load, own
 from trecx.models.methods import TaskWeight, get_method, label_of
 from trecx.tasks import TASKS, get_task
@@ -76,6 +76,24 @@ def published(sweep: str) -> Results:
         TrecxError: no such sweep, or a run of its list has no published record.
     """
     return _published(sweep, load(own(sweep)))
+
+
+def alike(task: str) -> Results:
+    """Every published record of a task that was trained as the first of its sweeps says, whatever list it comes from.
+
+    The same data, recipe, epochs, and weights to start from: only such networks may be held against each other.
+
+    Raises:
+        TrecxError: unknown task, or no such record.
+    """
+    sweep = get_task(task).sweeps[0]
+    first = load(own(sweep))[0]
+    records = all_records(first.data, published_only=True)
+    made = [(run_of(r), r) for r in records if (r.run["recipe"], r.run.get("start", "")) == (first.recipe, first.start)]
+    same = [(run, record) for run, record in made if run.epochs is None]
+    if not same:
+        raise TrecxError(f"no published record of task {task}: run `python -m trecx sweep {sweep} --publish`")
+    return _sorted(sweep, sorted(same, key=lambda pair: (pair[0].seed, pair[0] != first)))
 
 
 def gather(

@@ -1,0 +1,246 @@
+"""What to run, chosen on validation, and thresholds whose loss of accuracy is under control."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trecx.analysis.choice import Candidate, Recommendation, candidates, eligible, recommend
+from trecx.cli import main
+from trecx.errors import TrecxError
+from trecx.evaluation.risk import certified_threshold, excess_pvalue
+from trecx.evaluation.trace import Trace, at_thresholds
+from trecx.experiments.composed import cascade
+from trecx.experiments.records import Record
+from trecx.experiments.results import Results, alike
+from trecx.experiments.runs import Run
+
+from .small import write_record
+
+
+def test_the_bet_on_one_sample_by_hand() -> None:
+    """Loss -1 against a limit of 0: x = 0, mean 1/2, so the stake is the most that is allowed, 0.75 / (1/2)."""
+    assert excess_pvalue(np.array([-1.0]), 0.0) == pytest.approx(1 / (1 + 1.5 * 0.5))
+    assert excess_pvalue(np.array([1.0]), 0.0) == 1.0
+    # Two losses of -1: the second stake knows the first, variance (1/4 + (0 - 1/4)²) / 2.
+    stake = np.sqrt(2 * np.log(10) / (2 * (0.25 + 0.0625) / 2))
+    first = np.sqrt(2 * np.log(10) / (2 * 0.25))
+    capital = np.prod([1 + min(s, 1.5) * 0.5 for s in (first, stake)])
+    assert excess_pvalue(np.array([-1.0, -1.0]), 0.0) == pytest.approx(1 / capital)
+
+
+def test_the_test_is_right_where_the_loss_is_just_the_limit() -> None:
+    draw = np.random.default_rng(0)
+    losses = draw.choice([-1.0, 0.0, 1.0], p=[0.04, 0.90, 0.06], size=(1000, 800))  # mean 0.02
+    at_limit = np.mean([excess_pvalue(row, 0.02) <= 0.1 for row in losses])
+    far_below = np.mean([excess_pvalue(row, 0.08) <= 0.1 for row in losses])
+    assert at_limit <= 0.1
+    assert far_below > 0.9
+
+
+@pytest.mark.parametrize(
+    ("losses", "limit", "message"),
+    [([], 0, "at least one number"), ([2.0], 0, "between -1 and 1"), ([0.0], 1.0, "limit 1.0 is impossible")],
+)
+def test_impossible_losses_are_refused(losses: list[float], limit: float, message: str) -> None:
+    with pytest.raises(TrecxError, match=message):
+        excess_pvalue(np.array(losses), limit)
+
+
+def drawn(n: int, draw: np.random.Generator) -> tuple[Trace, np.ndarray]:
+    """A cheap network, the better the surer it is, in front of the reference itself; and the reference's hits."""
+    sure, hard = draw.random(n), draw.random(n)
+    whole = hard < 0.9
+    first = np.where(draw.random(n) < 0.1, draw.random(n) < 0.5, hard < 0.55 + 0.4 * sure)
+    return Trace(sure[:, None], np.stack([first, whole], 1), np.array([0.3, 1.3])), whole.astype(float)
+
+
+def test_the_guarantee_holds_in_a_simulation() -> None:
+    """Of 300 validation sets at most a tenth give a threshold that loses more than the limit on the population.
+
+    Without the guarantee, about every second does.
+    """
+    draw, grid, limit = np.random.default_rng(0), np.linspace(0, 1, 51), 0.02
+    population, whole = drawn(400_000, draw)
+    curve = at_thresholds(population, grid)
+    lost = dict(zip(grid.tolist(), whole.mean() - curve.accuracy, strict=True))
+    saved = dict(zip(grid.tolist(), 1 - curve.cost, strict=True))
+    exceeds, plainly, kept, best = 0, 0, [], max(s for t, s in saved.items() if lost[t] <= limit)
+    for _ in range(300):
+        trace, reference = drawn(1500, draw)
+        found = certified_threshold([trace], reference, limit, 0.9, grid)
+        assert found is not None  # threshold 1 is the reference itself
+        exceeds += lost[found] > limit
+        kept.append(saved[found])
+        enough = at_thresholds(trace, grid).accuracy >= reference.mean() - limit
+        plainly += lost[grid[np.flatnonzero(enough)[0]].item()] > limit
+    assert exceeds <= 0.1 * 300
+    assert plainly > 0.3 * 300
+    assert best - 0.15 < np.mean(kept) < best  # it costs something, and not everything
+
+
+def test_certified_thresholds_stop_at_the_first_that_fails() -> None:
+    """At 0.5 the answers are far worse than at 0.9 and at 0.1; the lower one must not be reached behind it."""
+    n = 4000
+    scores = np.repeat([0.95, 0.7, 0.3], [n // 2, n // 4, n // 4])[:, None]
+    right = np.stack([np.repeat([True, False, True], [n // 2, n // 4, n // 4]), np.ones(n, bool)], 1)
+    trace = Trace(scores, right, np.array([1.0, 2.0]))
+    mixed = trace.take(np.random.default_rng(0).permutation(n))
+    assert certified_threshold([mixed], np.ones(n), 0.1, 0.9, np.array([0.1, 0.5, 0.9, 1.0])) == 0.9
+    assert certified_threshold([mixed], np.ones(n), -0.01, 0.9, np.array([0.5, 1.0])) is None
+    with pytest.raises(TrecxError, match="guarantee 1 is impossible"):
+        certified_threshold([mixed], np.ones(n), 0.1, 1, np.array([0.5]))
+
+
+# The choice among records.
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Three seeds each of a baseline, half its width, SDN and T-RecX, on 240 made-up samples."""
+    root = tmp_path_factory.mktemp("records")
+
+    def seeds(method: str, accuracy: float, **options: float) -> list[Record]:
+        return [write_record(Run("kws", method, seed=s, **options), root, 240, accuracy) for s in range(3)]
+
+    return Results(
+        "quick",
+        "kws",
+        methods={"baseline": seeds("baseline", 0.9), "sdn": seeds("sdn", 0.8), "trecx_ev": seeds("trecx_ev", 0.7)},
+        static={"width 0.5": seeds("baseline", 0.85, width=0.5)},
+    )
+
+
+def test_everything_that_the_records_offer(found: Results) -> None:
+    made = candidates(found)
+    families = [one.family for one in made]
+    assert made[0].label == "Baseline"
+    assert {family: families.count(family) for family in set(families)} == {
+        "baseline": 1,
+        "trecx": 1,
+        "static": 1 + 4,  # SDN without exits, ending after any block or at the end
+        "exits": 1 + 10,  # SDN whole, and its 14 shortenings but for those four
+        "cascade": 1,
+    }
+    assert len({one.label for one in made}) == len(made)
+    (both,) = (one for one in made if one.family == "cascade")
+    assert both.label == "width 0.5 first, then the baseline"
+    assert [r.name for r in both.records] == [
+        cascade(a, b).name for a, b in zip(found.static["width 0.5"], found.methods["baseline"], strict=True)
+    ]
+
+
+def by_hand(found: Results, loss: float, unit: str = "flops") -> tuple[str, float]:
+    """The choice and its cost on validation, over every threshold that makes a difference."""
+    baseline = found.methods["baseline"]
+    wanted = np.mean([r.accuracies("val")[-1] for r in baseline]) - loss / 100
+    best = ("", np.inf)
+    for one in candidates(found):
+        traces = one.traces("val", unit)
+        at = np.unique(np.concatenate([[0.0, 1.0], *(trace.scores.ravel() for trace in traces)]))
+        accuracy = np.mean([[trace.outcome(t)[0].mean() for t in at] for trace in traces], axis=0)
+        cost = np.mean([[trace.outcome(t)[1].mean() for t in at] for trace in traces], axis=0)
+        cheapest = min(cost[accuracy >= wanted - 1e-9], default=np.inf)
+        best = min(best, (one.label, cheapest), key=lambda entry: entry[1])
+    return best
+
+
+@pytest.mark.parametrize(("loss", "unit"), [(0, "flops"), (5, "flops"), (5, "macs")])
+def test_the_recommendation_is_the_cheapest_on_validation(found: Results, loss: float, unit: str) -> None:
+    label, _ = by_hand(found, loss, unit)
+    made = recommend(found, loss=loss, unit=unit)
+    assert made.method == label
+    (one,) = (one for one in candidates(found) if one.label == label)
+    base = found.methods["baseline"][0].cost(unit)[-1]
+    outcomes = [trace.outcome(made.threshold or 0.0) for trace in one.traces("test", unit)]
+    assert made.accuracy == pytest.approx(np.mean([right.mean() for right, _ in outcomes]))
+    assert made.saved == pytest.approx(1 - np.mean([cost.mean() for _, cost in outcomes]) / base)
+    assert made.low <= made.saved <= made.high
+    assert made.worst_case == pytest.approx(one.records[0].cost(unit)[-1] / base)
+    assert made.params == one.records[0].params
+
+
+def test_the_test_set_is_touched_for_the_chosen_one_only(found: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    trace = Record.trace
+
+    def watched(self: Record, split: str = "test", **options: str) -> Trace:
+        if split == "test":
+            looked.append(self.name)
+        return trace(self, split, **options)
+
+    monkeypatch.setattr(Record, "trace", watched)
+    for options in ({"loss": 5.0}, {"loss": 30.0, "guarantee": 0.9}, {"budget": 3.0}):
+        looked.clear()
+        made = recommend(found, **options)
+        (one,) = (one for one in candidates(found) if one.label == made.method)
+        assert looked == [record.name for record in one.records]
+
+
+def test_a_budget_buys_the_most_accurate_on_validation(found: Results) -> None:
+    base = found.methods["baseline"][0].cost()[-1]
+    small = found.static["width 0.5"][0].cost()[-1]
+    tight = recommend(found, budget=small / 1e6)
+    assert (1 - tight.saved) * base <= 1.05 * small  # chosen on validation, so the test samples may cost a little more
+    assert recommend(found, budget=100).accuracy > tight.accuracy
+    with pytest.raises(TrecxError, match=r"budget 0.1 is below the cheapest network: choose 1.\d+ MFLOPs or more"):
+        recommend(found, budget=0.1)
+
+
+def test_a_guarantee_saves_less_and_falls_back_on_the_baseline(found: Results) -> None:
+    plain, sure = recommend(found, loss=30), recommend(found, loss=30, guarantee=0.9)
+    assert 0 < sure.saved <= plain.saved
+    nothing = recommend(found, loss=0, guarantee=0.99)
+    assert (nothing.method, nothing.threshold, nothing.saved, nothing.worst_case) == ("Baseline", None, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": -1}, "loss -1 is impossible: choose from 0 to below 100"),
+        ({"guarantee": 1.0}, "guarantee 1.0 is impossible"),
+        ({"guarantee": 0.9, "budget": 3.0}, "a guarantee is about accuracy lost"),
+    ],
+)
+def test_impossible_questions_are_refused(found: Results, options: dict[str, float], message: str) -> None:
+    with pytest.raises(TrecxError, match=message):
+        recommend(found, **options)
+
+
+def test_few_seeds_count_only_for_want_of_others(tmp_path: Path) -> None:
+    record = write_record(Run("kws", "baseline"), tmp_path)
+    three, one = [record] * 3, [record]
+    kept = eligible([Candidate("a", "static", three), Candidate("b", "static", one), Candidate("c", "cascade", one)])
+    assert [candidate.label for candidate in kept] == ["a", "c"]
+
+
+# Published records.
+def test_records_that_are_held_against_each_other_are_trained_alike() -> None:
+    found = alike("vww")
+    assert {(r.run["recipe"], r.run["start"], r.run["epochs"]) for r in found.records} == {
+        ("finetune", "mlperf_tiny", None)
+    }
+    assert [r.seed for r in found.methods["baseline"]] == [0, 1, 2, 3, 4]
+    assert "width 0.375" in alike("kws").static  # from another list
+    with pytest.raises(TrecxError, match="unknown task 'asr'"):
+        alike("asr")
+
+
+@pytest.mark.parametrize(
+    ("task", "least", "options"),
+    [("vww", 0.48, []), ("kws", 0.72, []), ("kws", 0.69, ["--guarantee", "0.9"]), ("vww", 0.0, ["--loss", "0"])],
+)
+def test_recommendations_of_published_records(
+    task: str, least: float, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What single trainings had shown before: 49 % for two exits in a trunk that ends early, 72 % for 3/8 first."""
+    assert main(["recommend", "--task", task, *options, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [*answer] == [*asdict(Recommendation("", 0, 0, 0, 0, 0, 0, 0, 0))]
+    assert answer["saved"] >= least
+    assert answer["low"] <= answer["saved"] <= answer["high"]
+
+
+def test_loss_and_budget_are_two_questions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "--task", "kws", "--loss", "1", "--budget", "2"]) == 2
+    assert "give one of them" in capsys.readouterr().err
