@@ -14,6 +14,7 @@ from trecx import data
 from trecx.data import store
 from trecx.data.mfcc import RATE
 from trecx.experiments.records import Record, pack, write
+from trecx.experiments.results import Results
 from trecx.experiments.runs import Run, cost_of, identity
 from trecx.tasks import TASKS
 
@@ -66,6 +67,16 @@ def write_record(run: Run, root: Path, n: int = 48, accuracy: float = 0.7) -> Re
     folder.mkdir(parents=True)
     write(folder, manifest, pd.DataFrame({"epoch": [1]}), predictions)
     return Record(folder)
+
+
+def write_results(root: Path, task: str, n: int = 240) -> Results:
+    """Three seeds each of a baseline, half its width, SDN and T-RecX, on `n` made-up samples."""
+
+    def seeds(method: str, accuracy: float, width: float = 1.0) -> list[Record]:
+        return [write_record(Run(task, method, seed=s, width=width), root, n, accuracy) for s in range(3)]
+
+    methods = {name: seeds(name, accuracy) for name, accuracy in (("baseline", 0.9), ("sdn", 0.8), ("trecx_ev", 0.7))}
+    return Results("quick", task, methods=methods, static={"width 0.5": seeds("baseline", 0.85, 0.5)})
 
 
 WORDS = ("down", "yes", "stop")

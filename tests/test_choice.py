@@ -17,7 +17,7 @@ from trecx.experiments.records import Record
 from trecx.experiments.results import Results, alike
 from trecx.experiments.runs import Run
 
-from .small import write_record
+from .small import write_record, write_results
 
 
 def test_the_bet_on_one_sample_by_hand() -> None:
@@ -97,18 +97,7 @@ def test_certified_thresholds_stop_at_the_first_that_fails() -> None:
 # The choice among records.
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Three seeds each of a baseline, half its width, SDN and T-RecX, on 240 made-up samples."""
-    root = tmp_path_factory.mktemp("records")
-
-    def seeds(method: str, accuracy: float, **options: float) -> list[Record]:
-        return [write_record(Run("kws", method, seed=s, **options), root, 240, accuracy) for s in range(3)]
-
-    return Results(
-        "quick",
-        "kws",
-        methods={"baseline": seeds("baseline", 0.9), "sdn": seeds("sdn", 0.8), "trecx_ev": seeds("trecx_ev", 0.7)},
-        static={"width 0.5": seeds("baseline", 0.85, width=0.5)},
-    )
+    return write_results(tmp_path_factory.mktemp("records"), "kws")
 
 
 def test_everything_that_the_records_offer(found: Results) -> None:

@@ -91,8 +91,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--publish", action="store_true", help="put the records, without weights, into the book")
 
     command = add("results", "a table of published results, as the book shows it")
-    command.add_argument("results", metavar="RESULTS", help="a sweep, such as cifar10, reference, or all")
-    command.add_argument("table", nargs="?", metavar="TABLE", help="standalone by default; of all: headline")
+    command.add_argument("results", metavar="RESULTS", help="a sweep, such as cifar10, reference, beyond, or all")
+    command.add_argument(
+        "table", nargs="?", metavar="TABLE", help="standalone by default; of all: headline, of beyond: savings"
+    )
 
     command = add("data", "fetch and prepare a data set; without a name, list them")
     command.add_argument("name", nargs="?", metavar="NAME", help="a data set; see the list")

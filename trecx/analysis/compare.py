@@ -276,29 +276,35 @@ def static_saving(
     if not (baseline and static):
         return StaticSaving(np.nan, np.nan, (), False)
 
-    def at_cost(records: Sequence[Record]) -> float:
-        return float(records[0].cost(unit)[-1])
-
-    def chosen_on(records: Sequence[Record]) -> float:
-        return 100 * mean_accuracy(records, split=split)
-
-    wanted = chosen_on(baseline) - drop
-    larger, share = baseline, 0.0  # the place: this share of the way from `larger` to the next smaller network
-    for smaller in sorted(static.values(), key=at_cost, reverse=True):
-        if chosen_on(smaller) < wanted:
-            share = (chosen_on(larger) - wanted) / (chosen_on(larger) - chosen_on(smaller))
-            break
-        larger = smaller
-    ends = [larger] if larger is smaller else [larger, smaller]
-    weights = [1.0] if larger is smaller else [1 - share, share]
-    cost = float(np.dot(weights, [at_cost(records) for records in ends]))
-    tested = float(np.dot(weights, [100 * mean_accuracy(records) for records in ends]))
+    sizes = [baseline, *sorted(static.values(), key=lambda records: records[0].cost(unit)[-1], reverse=True)]
+    accuracies = [100 * mean_accuracy(records, split=split) for records in sizes]
+    weights = interpolation(accuracies, accuracies[0] - drop)
+    cost = float(weights @ [records[0].cost(unit)[-1] for records in sizes])
+    tested = float(weights @ [100 * mean_accuracy(records) for records in sizes])
     return StaticSaving(
-        100 * (1 - cost / at_cost(baseline)),
+        100 * (1 - cost / float(baseline[0].cost(unit)[-1])),
         100 * mean_accuracy(baseline) - tested,
-        tuple(len(records) for records in ends),
-        larger is smaller,
+        tuple(len(records) for records, weight in zip(sizes, weights, strict=True) if weight),
+        bool(weights[-1] == 1),
     )
+
+
+def interpolation(accuracies: Sequence[float] | np.ndarray, wanted: float) -> np.ndarray:
+    """Weights (k,) of networks, dearest first, on the straight line between them at which `wanted` is kept.
+
+    The line is followed from the dearest network, which is taken to be accurate enough, down to the first that is not.
+    All weight is on the cheapest where every network is.
+    """
+    accuracies = np.asarray(accuracies, dtype=float)
+    below = np.flatnonzero(accuracies[1:] < wanted)
+    weights = np.zeros(len(accuracies))
+    if not len(below):
+        weights[-1] = 1
+        return weights
+    larger = below[0]  # the one before the first that is not accurate enough
+    share = (accuracies[larger] - wanted) / (accuracies[larger] - accuracies[larger + 1])
+    weights[[larger, larger + 1]] = 1 - share, share
+    return weights
 
 
 def dominance(a: Sequence[Record], b: Sequence[Record], grid: int = 200) -> float:

@@ -191,6 +191,7 @@ def network_of(record: Record, *, trained: bool = False) -> Network:
     return network
 
 
+@cache
 def peak_memory(record: Record) -> int:
     """Peak memory of activations in bytes (int8, one sample), see `trecx.models.cost.peak_activations`."""
     return peak_activations(network_of(record), _shape(record))

@@ -11,14 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from trecx.analysis.beyond import COMPLETE, ROWS, Benchmark
 from trecx.analysis.tables import Group, cost_unit, early_confidences
 from trecx.evaluation.calibration import expected_calibration_error, reliability_bins, scaled
 from trecx.evaluation.trace import benefit_curve, confidence, mean_line, varied
-from trecx.experiments.records import Record, temperatures
+from trecx.experiments.records import Record, mean_accuracy, temperatures
 from trecx.experiments.robustness import RobustnessRecord, summary
 from trecx.models.methods import label_of, method_of
 from trecx.paper import paper
-from trecx.report.style import COLOURS, style
+from trecx.report.style import COLOURS, WAYS, style
+from trecx.tasks import TASKS
 
 _PLACES = (  # looks of the places of an exit, from the input on
     {"color": "#C44E00", "linestyle": "--", "marker": "^"},
@@ -325,6 +327,46 @@ def static_points(ax: Axes, groups: Mapping[str, Sequence[Record]], unit: str = 
         last[offset] = cost
         text = ax.annotate(name, (cost, accuracy), (0, offset), textcoords="offset points", ha="center", fontsize=9)
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # readable on top of curves
+
+
+def ways(benchmark: Benchmark, drop: float = 1) -> Figure:
+    """Benefit curves of T-RecX and of the best of every other way, as validation chose them for `drop` points of loss.
+
+    The unmodified network is the black square, smaller ones without exits the open circles on a thin line; the dotted
+    line is the accuracy that is kept.
+    """
+    figure, ax = _subplots(figsize=(6.2, 4.4))
+    draw_curves(ax, {"baseline": benchmark.baseline}, benchmark.unit)
+    for way, look in WAYS.items():
+        if best := benchmark.best(way, drop):
+            _draw_seeds(ax, best[0].records, look | {"label": ROWS[way]}, benchmark.unit)
+    rungs = [rung.records for rung in benchmark.ladder]
+    costs = [records[0].cost(benchmark.unit)[-1] / 1e6 for records in rungs]
+    line: dict[str, Any] = {"color": "#000000", "marker": "o", "markerfacecolor": "none", "linewidth": 0.8}
+    ax.plot(costs, [100 * mean_accuracy(records) for records in rungs], **line, label=ROWS["static"])
+    ax.axhline(100 * benchmark.test.mean() - drop, color="#767676", linewidth=1, linestyle=":")
+    ax.set_ylim(bottom=100 * benchmark.test.mean() - 12)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def answers(frame: pd.DataFrame) -> Figure:
+    """How good an answer is for its cost, a panel a task: exits in the trunk, and complete networks on a line.
+
+    `frame`: see `trecx.analysis.beyond.answers`.
+    """
+    tasks = frame["task"].unique()
+    figure, axes = _subplots(len(tasks), figsize=(5.4, 3.1 * len(tasks) + 0.5), squeeze=False)
+    for ax, task in zip(axes[:, 0], tasks, strict=True):
+        rows = frame[(frame["task"] == task) & (frame["share"] <= 100)].sort_values("share")
+        complete = rows["kind"] == COMPLETE
+        ax.plot(rows["share"][~complete], rows["accuracy"][~complete], "x", color="#0072B2", label="exit in the trunk")
+        ax.plot(rows["share"][complete], rows["accuracy"][complete], "o-", color="#C44E00", label="complete network")
+        ax.set(ylabel="test accuracy (%)", title=f"{TASKS[task].full_title}, {TASKS[task].backbone}", xlim=(0, 103))
+        ax.set_ylim(bottom=max(rows["accuracy"].min(), rows["accuracy"].max() - 20) - 1)
+    axes[-1, 0].set(xlabel="cost of the answer (% of the baseline's)")
+    axes[0, 0].legend(loc="lower right")
+    return figure
 
 
 def paper_points(ax: Axes, task: str) -> None:

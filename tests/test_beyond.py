@@ -1,0 +1,176 @@
+"""What goes beyond the paper: the table of savings with its price, held against a second way to compute each cell."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trecx.analysis import beyond, together
+from trecx.analysis.beyond import Benchmark
+from trecx.analysis.compare import interpolation
+from trecx.cli import main
+from trecx.evaluation.points import chosen_point
+from trecx.evaluation.stats import paired_difference
+from trecx.experiments.composed import peak_memory
+from trecx.experiments.results import Results, gather
+from trecx.report import catalogue, figures
+from trecx.report.style import WAYS
+
+from .small import write_results
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
+    root = tmp_path_factory.mktemp("records")
+    return {task: write_results(root, task) for task in ("ic", "kws")}
+
+
+@pytest.fixture(scope="module")
+def table(found: dict[str, Results]) -> pd.DataFrame:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(beyond, "RESAMPLES", 20)
+        patch.setattr(beyond, "DROPS", (5, 0))
+        return beyond.savings(found)
+
+
+def test_the_straight_line_between_two_networks() -> None:
+    """From 90 % down to 89: a third of the way between 89.5 and 88; the last that is reached is not passed."""
+    assert interpolation([90, 89.5, 88, 92], 89).tolist() == pytest.approx([0, 2 / 3, 1 / 3, 0])
+    assert interpolation([90, 88], 90).tolist() == [1, 0]
+    assert interpolation([90, 91, 90], 89).tolist() == [0, 0, 1]
+    assert interpolation([90], 89).tolist() == [1]
+
+
+def test_every_way_has_a_row_on_every_task(table: pd.DataFrame) -> None:
+    ways = [title for way, title in beyond.ROWS.items() if way != "nested"]  # no such record here
+    for drop in (5, 0):
+        rows = table[table["drop"] == drop]
+        for task in ("ic", "kws"):
+            assert rows.loc[rows["task"] == task, "way"].tolist() == ways
+        assert rows.loc[rows["task"] == "mean", "way"].tolist() == [*ways, "chosen on each task"]
+
+
+def test_rows_are_means_over_seeds_with_a_miss_as_nothing(found: dict[str, Results], table: pd.DataFrame) -> None:
+    for task, runs in found.items():
+        base = runs.methods["baseline"]
+        targets = [np.mean([r.accuracies(split)[-1] for r in base]) for split in ("val", "test")]
+        for drop in (5, 0):
+            row = table[(table["task"] == task) & (table["drop"] == drop) & (table["way"] == "T-RecX")].iloc[0]
+            saved, lost = [], []
+            for record in runs.methods["trecx_ev"]:
+                point = chosen_point(
+                    record.trace("val"), record.trace(), targets[0] - drop / 100, baseline_cost=base[0].cost()[-1]
+                )
+                saved.append(100 * point.reduction if point.reached else 0.0)
+                lost.append(100 * (targets[1] - point.accuracy) if point.reached else 0.0)
+            assert row["saved"] == pytest.approx(np.mean(saved))
+            assert row["given up"] == pytest.approx(np.mean(lost))
+            assert row["parameters"] == runs.methods["trecx_ev"][0].params
+            assert row["memory"] == peak_memory(runs.methods["trecx_ev"][0]) / 1024
+    here = Benchmark(found["kws"])
+    (paper,) = (one for one in here.made if one.label == "T-RecX")
+    missed = beyond.saving(here, paper, 100 * (here.val.mean() - 0.999), 0)  # nobody is right on every sample
+    assert (missed.reached, missed.saved.tolist(), missed.given_up.tolist()) == (0, [0, 0, 0], [0, 0, 0])
+    assert missed.gain == (0, 0, 0)
+
+
+def test_the_row_of_a_cascade_names_its_price(found: dict[str, Results], table: pd.DataFrame) -> None:
+    row = table[(table["task"] == "kws") & (table["drop"] == 5) & (table["way"] == beyond.ROWS["cascade"])].iloc[0]
+    small, whole = found["kws"].static["width 0.5"][0], found["kws"].methods["baseline"][0]
+    assert row["network"] == "width 0.5 first, then the baseline"
+    assert row["parameters"] == small.params + whole.params
+    assert row["worst case"] == pytest.approx(100 * (1 + small.cost()[-1] / whole.cost()[-1]))
+    assert row["memory"] == 16_000 / 1024
+    assert row["low"] <= row["saved"] <= row["high"]
+
+
+def test_what_is_gained_over_a_smaller_network_of_the_same_cost(found: dict[str, Results]) -> None:
+    here = Benchmark(found["kws"])
+    assert here.ladder[0].label == "Baseline"
+    costs = [rung.records[0].cost()[-1] for rung in here.ladder]
+    assert costs == sorted(costs, reverse=True)
+    best = here.best("cascade", 1)
+    assert best is not None
+    one = best[0]
+    line = beyond.saving(here, one, 5, best[1])
+    outcomes = []
+    for record in one.records:
+        point = chosen_point(record.trace("val"), record.trace(), here.val.mean() - 0.05)
+        assert point.reached
+        outcomes.append(record.trace().outcome(point.threshold))
+    cost = np.mean([paid for _, paid in outcomes])
+    k = next(i for i, c in enumerate(costs) if c < cost)  # between network k - 1 and network k
+    share = (costs[k - 1] - cost) / (costs[k - 1] - costs[k])
+    theirs = [
+        (1 - share) * here.ladder[k - 1].records[s].trace().correct[:, -1]
+        + share * here.ladder[k].records[s].trace().correct[:, -1]
+        for s in range(3)
+    ]
+    expected = paired_difference(np.stack([right for right, _ in outcomes]), np.stack(theirs)).in_points()
+    assert line.gain == pytest.approx(expected)
+
+
+def test_networks_without_exits_are_interpolated_by_seed(found: dict[str, Results]) -> None:
+    here = Benchmark(found["ic"])
+    line = beyond.static_saving(here, 5)
+    assert line is not None
+    costs = np.array([rung.records[0].cost()[-1] for rung in here.ladder])
+    for seed in range(3):
+        accuracies = [here.val.mean(), *(rung.records[seed].accuracies("val")[-1] for rung in here.ladder[1:])]
+        weights = interpolation(accuracies, here.val.mean() - 0.05)
+        assert line.saved[seed] == pytest.approx(100 * (1 - weights @ costs / costs[0]))
+    smaller = here.ladder[1:]
+    best = max(np.mean([r.accuracies("val")[-1] for r in rung.records]) for rung in smaller)
+    assert np.mean([r.accuracies("val")[-1] for r in smaller[0].records]) == best  # none that a cheaper one equals
+
+
+def test_the_mean_is_that_of_the_tasks(table: pd.DataFrame) -> None:
+    for drop in (5, 0):
+        rows = table[table["drop"] == drop].set_index(["task", "way"])["saved"]
+        for way in ("T-RecX", beyond.ROWS["cascade"]):
+            assert rows["mean", way] == pytest.approx((rows["ic", way] + rows["kws", way]) / 2)
+
+
+def test_figures_show_every_way_and_every_answer(found: dict[str, Results]) -> None:
+    (panel,) = figures.ways(Benchmark(found["kws"])).axes
+    labels = panel.get_legend_handles_labels()[1]
+    assert labels == ["Baseline", "T-RecX", *(beyond.ROWS[way] for way in ("exits", "cascade", "static"))]
+    frame = beyond.answers(found)
+    assert len(frame) == sum(1 + 1 + 1 + len(runs.methods["sdn"][0].cost()) - 1 for runs in found.values())
+    panels = figures.answers(frame).axes
+    assert [panel.get_title() for panel in panels] == ["CIFAR-10, ResNet-8", "Speech Commands, DS-CNN"]
+
+
+def test_looks_of_the_ways_differ() -> None:
+    for key in ("color", "linestyle", "marker"):
+        assert len({WAYS[way][key] for way in WAYS}) >= 3
+    assert len({tuple(sorted(look.items())) for look in WAYS.values()}) == len(WAYS)
+
+
+def test_every_table_has_units_and_formats_for_columns_that_it_has(
+    found: dict[str, Results], table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "show_table", lambda *args, **kwargs: None)
+    frames = {"savings": table, "answers": beyond.answers(found), "recommendations": beyond.recommendations(found)}
+    for name, shown in catalogue.BEYOND.items():
+        frame = frames[name]
+        assert {*shown.units, *shown.formats} <= {*frame.columns}, name
+        shown.show(frame)
+    made = frames["recommendations"]
+    assert len(made) == 2 * 3 * 2
+    assert (made.loc[made["guarantee"] == "none", "loss"].unique() == [0, 1, 2]).all()
+
+
+@pytest.mark.slow
+def test_published_savings(capsys: pytest.CaptureFixture[str]) -> None:
+    """T-RecX saves what the headline says, and what single runs had shown before is there."""
+    assert main(["results", "beyond", "savings", "--json"]) == 0
+    rows = pd.DataFrame(json.loads(capsys.readouterr().out))
+    saved = rows[rows["drop"] == 1].set_index(["task", "way"])["saved"]
+    for task, runs in gather("published").items():
+        headline = np.nan_to_num(together.saved(runs, task)["own baseline", "validation"]).mean()
+        assert saved[task, "T-RecX"] == pytest.approx(headline)
+    assert saved["kws", beyond.ROWS["cascade"]] > 70
+    assert saved["vww", beyond.ROWS["exits"]] > 48
+    assert saved["mean", "chosen on each task"] > 50

@@ -1,0 +1,328 @@
+"""Beyond the paper: what other ways of answering early save on the same benchmarks, and at what price.
+
+Everything is chosen on validation; a seed without a threshold that keeps the accuracy there runs the unmodified
+network: it saves nothing and gives nothing up.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from trecx.analysis.choice import Candidate, candidates, eligible, recommend, thresholds
+from trecx.analysis.compare import interpolation
+from trecx.evaluation.points import OperatingPoint, chosen_point
+from trecx.evaluation.stats import Interval, mean_of_means, paired_difference
+from trecx.evaluation.trace import Trace, at_thresholds
+from trecx.experiments.composed import peak_memory
+from trecx.experiments.records import Record
+from trecx.experiments.results import Results
+
+DROPS = (1, 0)  # points below the baseline's mean accuracy
+# Row of the table -> what it says. A row takes the best of its candidates on validation, T-RecX has one.
+ROWS = {
+    "trecx": "T-RecX",
+    "static": "smaller network, no exit",
+    "exits": "best exits in the trunk",
+    "cascade": "smaller network first",
+    "nested": "narrow network inside",
+}
+RESAMPLES = 100
+IN_TRUNK, COMPLETE = "exit in the trunk", "complete network"  # where an answer comes from
+
+Found = Mapping[str, Results]  # task -> its runs
+_NONE = Interval(np.nan, np.nan, np.nan)
+
+
+class Benchmark:
+    """The records of one task, with what every row is measured against."""
+
+    def __init__(self, found: Results, unit: str = "flops") -> None:
+        self.found, self.unit = found, unit
+        self.made = eligible(candidates(found))
+        self.baseline = found.methods["baseline"]
+        self.base = float(self.baseline[0].cost(unit)[-1])
+        # seeds x samples: whether the unmodified network is right
+        self.val, self.test = (np.stack([r.trace(s).correct[:, -1] for r in self.baseline]) for s in ("val", "test"))
+
+    @cached_property
+    def draws(self) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
+        """Samples of validation and test, drawn anew; the same for every row, so that rows are paired."""
+        rng, val, test = np.random.default_rng(0), self.val.shape[1], self.test.shape[1]
+        return [(rng.integers(val, size=(val,)), rng.integers(test, size=(test,))) for _ in range(RESAMPLES)]
+
+    def on_validation(self, one: Candidate) -> dict[float, float]:
+        """Drop -> mean saving on validation, percent of the baseline's cost."""
+        traces = one.traces("val", self.unit)
+        at = thresholds(traces)
+        curves = [at_thresholds(trace, at) for trace in traces]
+        saved: dict[float, float] = {}
+        for drop in DROPS:
+            costs = []
+            for curve in curves:
+                enough = np.flatnonzero(curve.accuracy >= self.val.mean() - drop / 100 - 1e-9)
+                costs.append(curve.cost[enough[-1]] if len(enough) else self.base)
+            saved[drop] = 100 * (1 - float(np.mean(costs)) / self.base)
+        return saved
+
+    @cached_property
+    def scores(self) -> list[tuple[Candidate, dict[float, float]]]:
+        """Every candidate that could be a row, with what it saves on validation."""
+        rows = [one for one in self.made if one.family not in ("baseline", "static")]
+        return [(one, self.on_validation(one)) for one in rows]
+
+    def best(self, row: str, drop: float) -> tuple[Candidate, float] | None:
+        """The candidate of a row that saves most on validation, and how much; None without one."""
+        families = {"exits": ("exits", "trecx")}.get(row, (row,))
+        fitting = [(one, saved[drop]) for one, saved in self.scores if one.family in families]
+        if row == "trecx":
+            paper = self.found.methods.get("trecx_ev")
+            fitting = [(one, saved) for one, saved in fitting if one.records is paper]
+        return max(fitting, key=lambda entry: entry[1], default=None)
+
+    @cached_property
+    def ladder(self) -> list[Candidate]:
+        """Networks without exits, dearest first, the unmodified one first; none that a cheaper one equals.
+
+        Of networks with exits, those that are left when all exits go belong here: a trunk that ends early.
+        """
+        rungs = [one for one in self.made if one.family == "static" and one.records[0].cost(self.unit)[-1] < self.base]
+        kept: list[Candidate] = []
+        for one in sorted(rungs, key=lambda rung: rung.records[0].cost(self.unit)[-1]):  # cheapest first
+            accuracy = np.mean([trace.final_accuracy for trace in one.traces("val")])
+            if not kept or accuracy > np.mean([trace.final_accuracy for trace in kept[-1].traces("val")]):
+                kept.append(one)
+        return [self.made[0], *reversed(kept)]
+
+
+@dataclass(frozen=True, eq=False)
+class Saving:
+    """What one setting saves: percent by seed, with what a table says beside it.
+
+    saved, given_up: (seeds,) percent of the baseline's cost, and points below its mean accuracy on test. reached: seeds
+    that keep the accuracy on validation. known: variance of the mean from other samples. gain: accuracy above that of
+    networks without exits at the same cost, points. score: what it saves on validation. params, memory (bytes), worst
+    (percent): of the setting.
+    """
+
+    network: str
+    saved: NDArray[np.float64]
+    given_up: NDArray[np.float64]
+    reached: int
+    known: float
+    gain: Interval
+    score: float
+    params: int
+    memory: int
+    worst: float
+
+    @property
+    def interval(self) -> Interval:
+        """Mean saving with its 95 % interval over seeds and samples."""
+        return mean_of_means([self.saved], known=[self.known])
+
+    def row(self) -> dict[str, Any]:
+        """Columns of the table."""
+        mean = self.interval
+        row: dict[str, Any] = {"network": self.network, "saved": mean.estimate, "low": mean.low, "high": mean.high}
+        row |= {"given up": float(self.given_up.mean()), "reached": f"{self.reached} of {len(self.saved)}"}
+        row |= {"gain": self.gain.estimate, "gain, low": self.gain.low, "gain, high": self.gain.high}
+        return row | {"parameters": self.params, "memory": self.memory / 1024, "worst case": self.worst}
+
+
+def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving:
+    """What a setting with exits saves `drop` points below the baseline, each seed at its own threshold."""
+    val, test = one.traces("val", here.unit), one.traces("test", here.unit)
+    targets = here.val.mean() - drop / 100, here.test.mean() - drop / 100
+    points = [chosen_point(v, t, *targets, here.base) for v, t in zip(val, test, strict=True)]
+    saved = np.array([100 * point.reduction if point.reached else 0 for point in points])
+    lost = np.array([100 * (here.test.mean() - point.accuracy) if point.reached else 0 for point in points])
+    return Saving(
+        one.label,
+        saved,
+        lost,
+        sum(point.reached for point in points),
+        _variance(here, val, test, drop),
+        _gain(here, one, points, test),
+        score,
+        one.records[0].params,
+        peak_memory(one.records[0]),
+        100 * float(one.records[0].cost(here.unit)[-1]) / here.base,
+    )
+
+
+def _variance(here: Benchmark, val: Sequence[Trace], test: Sequence[Trace], drop: float) -> float:
+    """Variance of the mean saving when samples are drawn anew and thresholds chosen again; weights stay."""
+    grids = [thresholds([trace]) for trace in val]
+    means = []
+    for chosen_on, tested in here.draws:
+        wanted = here.val[:, chosen_on].mean() - drop / 100 - 1e-9
+        costs = []
+        for grid, v, t in zip(grids, val, test, strict=True):
+            enough = np.flatnonzero(at_thresholds(v.take(chosen_on), grid).accuracy >= wanted)
+            costs.append(t.outcome(grid[enough[-1]])[1][tested].mean() if len(enough) else here.base)
+        means.append(100 * (1 - np.mean(costs) / here.base))
+    return float(np.var(means))
+
+
+def _gain(here: Benchmark, one: Candidate, points: Sequence[OperatingPoint], test: Sequence[Trace]) -> Interval:
+    """Accuracy above networks without exits at the same mean cost, points, paired by seed and sample.
+
+    Between two trained sizes a coin decides for each sample which of them answers: the straight line between them.
+    Below the cheapest of them that one is taken, which costs more. NaN without smaller networks.
+    """
+    ladder = [_by_seed(rung.records) for rung in here.ladder]
+    shared = [k for k, record in enumerate(one.records) if all(record.seed in rung for rung in ladder)]
+    if len(ladder) < 2 or not shared:
+        return _NONE
+    outcomes = []
+    for k in shared:
+        missed = ladder[0][one.records[k].seed].trace(unit=here.unit)
+        outcomes.append(test[k].outcome(points[k].threshold) if points[k].reached else missed.outcome(1.0))
+    cost = float(np.mean([paid for _, paid in outcomes]))
+    costs = np.array([rung.records[0].cost(here.unit)[-1] for rung in here.ladder])
+    # Cost falls along the ladder as accuracy does in `interpolation`, which then finds the place between two costs.
+    weights = interpolation(costs, cost) if cost <= costs[0] else np.eye(len(costs))[0]
+    theirs = [
+        sum(w * rung[one.records[k].seed].trace().correct[:, -1] for w, rung in zip(weights, ladder, strict=True) if w)
+        for k in shared
+    ]
+    return paired_difference(np.stack([right for right, _ in outcomes]), np.stack(theirs)).in_points()
+
+
+def _by_seed(records: Sequence[Record]) -> dict[int | None, Record]:
+    return {record.seed: record for record in records}
+
+
+def static_saving(here: Benchmark, drop: float) -> Saving | None:
+    """The same of networks without exits: on the straight line between the two sizes that validation chooses.
+
+    By seed, of the seeds that all sizes have; None without smaller networks.
+    """
+    smaller = [_by_seed(rung.records) for rung in here.ladder[1:]]
+    seeds = sorted(set.intersection(*(set(rung) for rung in smaller))) if smaller else []  # type: ignore[type-var]
+    if not seeds:
+        return None
+    costs = np.array([rung.records[0].cost(here.unit)[-1] for rung in here.ladder])
+    val, test = (
+        [np.stack([rung[seed].trace(split).correct[:, -1] for rung in smaller]) for seed in seeds]  # sizes x samples
+        for split in ("val", "test")
+    )
+
+    def weights(k: int, samples: NDArray[np.int_] | slice) -> NDArray[np.float64]:
+        top = here.val[:, samples].mean()
+        return interpolation([top, *val[k][:, samples].mean(1)], top - drop / 100)
+
+    everything = slice(None)
+    places = [weights(k, everything) for k in range(len(seeds))]
+    tested = [[here.test.mean(), *rows.mean(1)] for rows in test]
+    again = [
+        np.mean([100 * (1 - weights(k, chosen_on) @ costs / here.base) for k in range(len(seeds))])
+        for chosen_on, _ in here.draws
+    ]
+    mean = np.mean(places, axis=0)
+    ends = [rung for rung, weight in zip(here.ladder, mean, strict=True) if weight > 0]
+    saved = np.array([100 * (1 - place @ costs / here.base) for place in places])
+    return Saving(
+        " to ".join(dict.fromkeys((ends[0].label, ends[-1].label))),
+        saved,
+        np.array([100 * (here.test.mean() - place @ row) for place, row in zip(places, tested, strict=True)]),
+        len(seeds),
+        float(np.var(again)),
+        _NONE,
+        float(saved.mean()),
+        ends[0].records[0].params,
+        peak_memory(ends[0].records[0]),
+        100 * float(ends[0].records[0].cost(here.unit)[-1]) / here.base,
+    )
+
+
+def savings(found: Found, unit: str = "flops") -> pd.DataFrame:
+    """What every way saves one point below our own baseline, and at its accuracy, with its price.
+
+    Columns: task (or mean), drop (points), way, network (the one that validation chose), saved (percent of the
+    baseline's cost), low, high (95 %, over seeds and the samples of validation and test), given up (points on test),
+    reached (seeds that keep the accuracy on validation), gain (accuracy in points above networks without exits at the
+    same cost, paired, with its 95 % interval), parameters, memory (peak of the activations, KiB in int8), worst case
+    (cost of a sample that goes through everything, percent of the baseline's). `chosen` means: on each task the way,
+    smaller networks without exits aside, that saves most on validation.
+    """
+    here = {task: Benchmark(results, unit) for task, results in found.items()}
+    rows = []
+    for drop in DROPS:
+        made: dict[str, dict[str, Saving]] = {task: {} for task in here}
+        for task, benchmark in here.items():
+            for way, title in ROWS.items():
+                if way == "static":
+                    line = static_saving(benchmark, drop)
+                else:
+                    best = benchmark.best(way, drop)
+                    line = saving(benchmark, best[0], drop, best[1]) if best else None
+                if line:
+                    made[task][way] = line
+                    rows.append({"task": task, "drop": drop, "way": title} | line.row())
+        rows += _means(made, drop)
+    return pd.DataFrame(rows)
+
+
+def _means(made: Mapping[str, Mapping[str, Saving]], drop: float) -> list[dict[str, Any]]:
+    """A row a way that every task has, and one for the best way of each task."""
+    lines = {ROWS[way]: [of[way] for of in made.values()] for way in ROWS if all(way in of for of in made.values())}
+    ours = [{way: line for way, line in of.items() if way != "static"} for of in made.values()]
+    if all(ours):
+        best = [max(of, key=lambda way, of=of: of[way].score) for of in ours]  # type: ignore[misc]
+        lines["chosen on each task"] = [of[way] for of, way in zip(ours, best, strict=True)]
+    rows = []
+    for way, of in lines.items():
+        mean = mean_of_means([line.saved for line in of], known=[line.known for line in of])
+        row = {"task": "mean", "drop": drop, "way": way, "network": ""}
+        if way.startswith("chosen"):
+            row["network"] = "; ".join(line.network for line in of)
+        row |= {"saved": mean.estimate, "low": mean.low, "high": mean.high}
+        rows.append(row | {"given up": float(np.mean([line.given_up.mean() for line in of]))})
+    return rows
+
+
+def recommendations(found: Found, unit: str = "flops", losses: Sequence[float] = (0, 1, 2)) -> pd.DataFrame:
+    """What to use when: `trecx.analysis.choice.recommend` for several losses, without and with a guarantee of 90 %.
+
+    Columns: task, loss (points), guarantee, method, threshold, saved, low, high, accuracy, exit rate (percent),
+    parameters, worst case (percent of the baseline's cost).
+    """
+    rows = []
+    for task, results in found.items():
+        for loss in losses:
+            for guarantee in (None, 0.9):
+                made = recommend(results, loss=loss, unit=unit, guarantee=guarantee)
+                row: dict[str, Any] = {"task": task, "loss": loss, "guarantee": "90 %" if guarantee else "none"}
+                row |= {"method": made.method, "threshold": made.threshold, "saved": 100 * made.saved}
+                row |= {"low": 100 * made.low, "high": 100 * made.high, "accuracy": 100 * made.accuracy}
+                row |= {"exit rate": 100 * made.exit_rate, "parameters": made.params}
+                rows.append(row | {"worst case": 100 * made.worst_case})
+    return pd.DataFrame(rows)
+
+
+def answers(found: Found, unit: str = "flops") -> pd.DataFrame:
+    """How good an answer is for its cost: every early exit alone, and complete networks that are smaller.
+
+    Columns: task, kind (IN_TRUNK or COMPLETE, as the narrow part of a nested network is), network, exit, cost
+    (millions), share (percent of the baseline's cost), accuracy (percent, test, mean over seeds), seeds.
+    """
+    rows = []
+    for task, results in found.items():
+        base = float(results.methods["baseline"][0].cost(unit)[-1])
+        for label, records in results.named.items():
+            if records[0].run.get("extra_classes"):
+                continue
+            accuracies = np.mean([record.accuracies() for record in records], axis=0)
+            costs = records[0].cost(unit)
+            complete = len(costs) == 1 or records[0].method.startswith("nested")
+            for k in range(max(1, len(costs) - 1)):
+                row: dict[str, Any] = {"task": task, "kind": COMPLETE if complete else IN_TRUNK, "network": label}
+                row |= {"exit": k + 1, "cost": costs[k] / 1e6, "share": 100 * costs[k] / base}
+                rows.append(row | {"accuracy": 100 * accuracies[k], "seeds": len(records)})
+    return pd.DataFrame(rows)
