@@ -116,7 +116,10 @@ TORCH := torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+
 	  echo "Python 3.11, 3.12 or 3.13 is needed and was not found (tried $(PYTHONS); python3 is $$(python3 -V 2>&1)): install one, or use environment.yml." >&2; \
 	  exit 1; \
 	fi; \
-	"$$python" -m venv .venv || { echo "$$python lacks venv: install its package, such as python3.11-venv." >&2; exit 1; }
+	"$$python" -m venv .venv || { \
+	  echo "$$python cannot make .venv, for the reason above; if it lacks venv, install its package, such as python3.11-venv." >&2; \
+	  exit 1; \
+	}
 ifdef TORCH_INDEX
 	@echo "Installing the pinned packages into .venv (once), torch from $(TORCH_INDEX)"
 	@awk '/^[^ #]/ {kept = $$0 !~ /^($(TORCH))==/} kept' requirements.lock > .venv/without-torch.lock
