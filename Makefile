@@ -135,7 +135,10 @@ endif
 
 # Changes only when the profile does, so that only then every notebook runs again.
 .PHONY: force
-_build/profile: $(if $(filter-out $(PROFILE),$(or $(shell cat _build/profile 2>/dev/null),none)),force)
+ifneq "$(shell cat _build/profile 2>/dev/null)" "$(PROFILE)"
+_build/profile: force
+endif
+_build/profile:
 	@case '$(PROFILE)' in quick|full) ;; \
 	  *) echo "PROFILE is '$(PROFILE)': choose quick or full." >&2; exit 2 ;; esac
 	@mkdir -p $(@D)
