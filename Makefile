@@ -120,7 +120,10 @@ TORCH := torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+
 	  echo "Python 3.11, 3.12 or 3.13 is needed and was not found (tried $(PYTHONS); python3 is $$(python3 -V 2>&1)): install one, or use environment.yml." >&2; \
 	  exit 1; \
 	fi; \
-	"$$python" -m venv .venv || { echo "$$python lacks venv: install its package, such as python3.11-venv." >&2; exit 1; }
+	"$$python" -m venv .venv || { \
+	  echo "$$python cannot make .venv, for the reason above; if it lacks venv, install its package, such as python3.11-venv." >&2; \
+	  exit 1; \
+	}
 ifdef TORCH_INDEX
 	@echo "Installing the pinned packages into .venv (once), torch from $(TORCH_INDEX)"
 	@awk '/^[^ #]/ {kept = $$0 !~ /^($(TORCH))==/} kept' requirements.lock > .venv/without-torch.lock
@@ -136,7 +139,8 @@ endif
 
 # Changes only when the profile does, so that only then every notebook runs again.
 .PHONY: force
-_build/profile: $(if $(filter-out $(PROFILE),$(or $(shell cat _build/profile 2>/dev/null),none)),force)
+MADE := $(shell cat _build/profile 2>/dev/null)
+_build/profile: $(if $(subst x$(MADE),,x$(PROFILE))$(subst x$(PROFILE),,x$(MADE)),force)
 	@case "$$PROFILE" in quick|full) ;; \
 	  *) printf "PROFILE is '%s': choose quick or full.\n" "$$PROFILE" >&2; exit 2 ;; esac
 	@mkdir -p $(@D)

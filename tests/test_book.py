@@ -240,6 +240,7 @@ def test_a_copy_is_no_page_and_stops_nothing(project: Path) -> None:
 def test_make_refuses_with_one_sentence(project: Path) -> None:
     for words, said in (
         (["book", "PROFILE=fast"], "PROFILE is 'fast': choose quick or full."),
+        (["book", "PROFILE=quick full"], "PROFILE is 'quick full': choose quick or full."),
         (["notebook"], "no notebook named: choose one of 01_toy"),
         (["notebook", "NB=01_toy", "P=-p sead 1"], "01_toy: unknown parameter sead: choose from source, seed"),
     ):

@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from trecx import paths
+from trecx import cli, paths
 from trecx.cli import main
 
 from .test_cost import GOLDEN
@@ -50,6 +51,15 @@ def test_bad_input_is_one_line_and_status_2(words: list[str], says: str, capsys:
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("error: ")
     assert says in captured.err
+
+
+def test_json_has_null_where_a_number_is_not_finite(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = [{"a": float("nan"), "b": [float("inf"), (np.float64("nan"), 1.5)], "c": {"d": -float("inf")}, "e": True}]
+    monkeypatch.setitem(cli._COMMANDS, "data", lambda options: answer)
+    assert main(["data", "--json"]) == 0
+    assert capsys.readouterr().out == '[{"a": null, "b": [null, [null, 1.5]], "c": {"d": null}, "e": true}]\n'
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -394,6 +394,22 @@ def test_a_failed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyP
     assert list(folder.iterdir()) == []
 
 
+def test_a_folder_of_somebody_else_is_read_and_its_files_are_hashed_each_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    np.savez(folder / "cifar10.npz", **arrays())
+    monkeypatch.setattr(store, "whole_file", refused)
+    for _ in range(2):
+        assert load("cifar10").checksum == data.checksum("cifar10") == store.checksum(arrays())
+    assert [path.name for path in folder.iterdir()] == ["cifar10.npz"]
+    monkeypatch.setattr(photos, "build", arrays)
+    with pytest.raises(TrecxError, match=r"quick_photos\.npz cannot be written: Permission denied; TRECX_DATA names"):
+        load("quick_photos")
+
+
 def test_prepare_keeps_a_file_unless_forced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(folder / "quick_photos.npz", arrays(), DATASETS["quick_photos"].recipe)
     monkeypatch.setattr(photos, "build", lambda: arrays(80))

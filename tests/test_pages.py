@@ -72,4 +72,4 @@ def test_hooks_and_lock_agree_on_versions() -> None:
     hooks = yaml.safe_load((paths.ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     pinned = {repo["repo"].rpartition("/")[2]: repo["rev"] for repo in hooks["repos"] if "rev" in repo}
     for name, repository in (("ruff", "ruff-pre-commit"), ("nbstripout", "nbstripout")):
-        assert f"\n{name}=={pinned[repository].removeprefix('v')}\n" in lock
+        assert f"\n{name}=={pinned[repository].removeprefix('v')} ;" in lock

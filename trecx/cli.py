@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> int:
         options = parser().parse_args(argv)
         answer = _COMMANDS[options.command](options)
-        print(json.dumps(answer) if options.json else _text(answer))
+        print(json.dumps(_finite(answer), allow_nan=False) if options.json else _text(answer))
         return 0
 
     return guarded(work)
@@ -322,6 +323,15 @@ def _say(line: str) -> None:
 
 def _percent(fractions: Any) -> list[float]:
     return [round(100 * float(f), 2) for f in fractions]
+
+
+def _finite(answer: Any) -> Any:
+    """The answer with null for NaN and infinity, which JSON does not have."""
+    if isinstance(answer, dict):
+        return {key: _finite(value) for key, value in answer.items()}
+    if isinstance(answer, list | tuple):
+        return [_finite(value) for value in answer]
+    return None if isinstance(answer, float) and not math.isfinite(answer) else answer
 
 
 def _text(answer: Any) -> str:

@@ -57,7 +57,9 @@ def write(path: Path, arrays: Mapping[str, NDArray], recipe: int) -> None:
         with whole_file(path) as file:
             np.savez(file, **arrays, sha256=np.array(digest), recipe=np.array(recipe))  # type: ignore[arg-type]
     except OSError as error:
-        raise TrecxError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise TrecxError(
+            f"{path} cannot be written: {error.strerror or error}; TRECX_DATA names another folder"
+        ) from error
     with suppress(OSError):
         _remember(path, digest, stamp(path))
 
