@@ -12,6 +12,7 @@ import pandas as pd
 
 from trecx import paths
 from trecx.errors import TrecxError
+from trecx.files import whole_file
 from trecx.report.parameters import _is
 
 
@@ -85,7 +86,8 @@ def show_table(
     # A rerun with other parameters must not replace the files of the book: the runner points elsewhere.
     folder = Path(os.environ.get("TRECX_TABLES", paths.TABLES))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.csv").write_text(csv, encoding="utf-8")
+    with whole_file(folder / f"{name}.csv") as file:
+        file.write(csv.encode())
 
     head, body = [], []
     numeric = {c: pd.api.types.is_numeric_dtype(df[c]) and df[c].dtype != bool for c in columns}
