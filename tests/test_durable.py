@@ -11,10 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save
@@ -26,6 +29,8 @@ from trecx.data import store
 from trecx.experiments import runs
 from trecx.experiments.records import FILES, STAGING, WEIGHTS, Record, all_records, locked, settle, whole_folder
 from trecx.experiments.runs import Run, execute, publish
+from trecx.files import sweep, whole_file
+from trecx.report.page import show_table
 from trecx.training.optimizer import Average
 from trecx.training.state import Progress, restore, save_state
 from trecx.training.weights import load_tensors, save_tensors
@@ -171,6 +176,82 @@ def test_publishing_that_is_killed_anywhere_loses_no_record_and_no_weights(roots
     print(f"{points} places to be killed at")
     assert points >= 15
     assert [r.name for r in all_records(DATA) if r.weights.is_file()] == [better.name]
+
+
+def test_a_training_that_is_killed_anywhere_goes_on_to_the_same_record(
+    roots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the identity of the run to its record; the epochs themselves are made up, each with its state."""
+    run = Run("kws", "baseline", DATA, epochs=2)
+    part = (torch.zeros(4, 1, 49, 10), torch.zeros(4, dtype=torch.long))
+    fake = SimpleNamespace(
+        name=DATA,
+        title="toy",
+        description="toy",
+        stand_in=True,
+        checksum="abc",
+        y_train=[0],
+        y_val=[0] * 4,
+        y_test=[0] * 4,
+    )
+    monkeypatch.setattr(runs.datasets, "load", lambda name: fake)
+    monkeypatch.setattr(runs.datasets, "checksum", lambda name: fake.checksum)
+    monkeypatch.setattr(runs, "inputs", lambda *_: part[0])
+    monkeypatch.setattr(runs, "labels", lambda *_: part[1])
+    monkeypatch.setattr(runs, "log_probs", lambda *_: torch.zeros(4, 1, 12).log_softmax(2))
+    monkeypatch.setattr(runs, "datetime", SimpleNamespace(now=lambda zone: datetime(2026, 1, 1, tzinfo=UTC)))
+    trained: list[int] = []
+
+    def train(network: nn.Module, *_: Any, state: Path, **__: Any) -> Progress:
+        optimizer = torch.optim.SGD(network.parameters())
+        progress = restore(network, optimizer, state) if state.exists() else Progress()
+        for epoch in range(progress.epochs + 1, 3):
+            trained.append(epoch)
+            progress.rows.append({"epoch": epoch, "loss": 1.0})
+            save_state(network, optimizer, progress, state)
+        return progress
+
+    monkeypatch.setattr(runs, "train", train)
+    (roots / "begin").mkdir()
+
+    def check() -> None:
+        assert len(all_records(DATA)) <= 1
+
+    points = every_kill(roots / "begin", paths.RECORDS, lambda: execute(run), check)
+    print(f"{points} places to be killed at")
+    assert points >= 30
+    assert trained.count(2) < 2 * points  # what was trained is not trained again
+
+
+def test_a_table_and_a_file_whose_writing_is_killed_anywhere(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import IPython.display
+
+    monkeypatch.setattr(IPython.display, "display", lambda *_, **__: None)
+    monkeypatch.setattr(paths, "TABLES", roots / "tables")
+    monkeypatch.delenv("TRECX_TABLES", raising=False)
+    (roots / "begin").mkdir()
+    (roots / "begin" / "one.csv").write_text("old\n1\n")
+    new = pd.DataFrame({"n": [1, 2]})
+
+    def check() -> None:
+        assert (paths.TABLES / "one.csv").read_text() in ("old\n1\n", "n\n1\n2\n")
+
+    points = every_kill(roots / "begin", paths.TABLES, lambda: show_table(new, "one", "Numbers."), check)
+    print(f"{points} places to be killed at")
+    assert points >= 4
+
+
+def test_a_file_that_another_process_is_writing_is_not_swept(tmp_path: Path) -> None:
+    path = tmp_path / "set.npz"
+    stale = tmp_path / ".set.npz.999999999.tmp"
+    stale.write_text("half")
+    with whole_file(path) as file:
+        assert not stale.exists()
+        file.write(b"whole")
+        (ours,) = tmp_path.glob(".*.tmp")
+        sweep(path)
+        assert ours.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["set.npz"]
 
 
 def test_half_written_folders_and_unfinished_runs_are_not_listed(roots: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from trecx import paths
 from trecx.cli import main
 from trecx.errors import TrecxError, system_errors
+from trecx.experiments.records import open_record
 from trecx.experiments.runs import Run, execute, publish
 from trecx.files import whole_file
 from trecx.report import runner
@@ -333,14 +334,22 @@ def test_text_that_is_no_ascii_in_a_c_locale(empty: Path) -> None:
     assert rb"unknown method 'm\xe9thode'" in done.stderr
 
 
-@pytest.mark.parametrize("value", ["~nobody-of-this-name/records", "loop", LONG])
-def test_a_folder_in_the_environment_that_cannot_be(value: str, empty: Path) -> None:
+@pytest.mark.parametrize("value", ["~nobody-of-this-name/records", "loop", LONG, ""])
+def test_a_folder_in_the_environment_that_cannot_be(
+    value: str, empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (empty / "loop").symlink_to("loop")
-    env = os.environ | {"TRECX_RECORDS": str(empty / value) if value == "loop" else value}
-    code = "import sys; from trecx.cli import main; sys.exit(main(['curve', 'any']))"
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "no record 'any'" in done.stderr
+    env = os.environ | {"TRECX_RECORDS": value, "PYTHONPATH": str(paths.ROOT)}
+    code = "from trecx import paths; print(paths.RECORDS)"
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=empty, capture_output=True, text=True, check=True)
+    folder = Path(done.stdout.removesuffix("\n"))
+    assert folder.is_absolute()
+    assert folder.is_relative_to(empty if value else paths.BUILD)
+    if value:
+        monkeypatch.setattr(paths, "RECORDS", folder)
+        refused(["curve", "any"], "File name too long" if value == LONG else "no record 'any'", capsys)
+        with pytest.raises(TrecxError):
+            execute(Run("kws", "sdn")) if value != "~nobody-of-this-name/records" else open_record("any")
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "9" * 5000])
@@ -358,7 +367,7 @@ def test_workers_in_the_environment(value: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "stdin"),
-    [("fit(wanted, workers=2)", False), ("execute_all(wanted, workers=2)", False), ("fit(wanted, workers=2)", True)],
+    [("execute_all(wanted, workers=2)", False), ("fit(wanted, workers=2)", True)],
 )
 def test_a_script_without_a_main_guard_is_told_so(call: str, stdin: bool, empty: Path) -> None:
     """Its workers import it and would train in their turn, in hundreds of lines of tracebacks."""

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from trecx.errors import TrecxError
+from trecx.files import whole_file
 from trecx.report.parameters import _is
 
 
@@ -86,7 +87,8 @@ def show_table(
     csv = df.set_axis(headers, axis=1).to_csv(index=False, lineterminator="\n")
     if folder := os.environ.get("TRECX_TABLES"):
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{name}.csv").write_text(csv, encoding="utf-8")
+        with whole_file(Path(folder) / f"{name}.csv") as file:
+            file.write(csv.encode())
 
     head, body = [], []
     numeric = {c: pd.api.types.is_numeric_dtype(df[c]) and df[c].dtype != bool for c in columns}
