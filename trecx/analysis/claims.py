@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 
 from trecx.analysis.compare import difference, dominance, judge, pairs
+from trecx.analysis.device import saved_bytes
 from trecx.analysis.findings import NAN, Evidence, Finding
 from trecx.analysis.tables import Group, method_points
 from trecx.analysis.wording import evidence_text, points_in_words, share_in_words
+from trecx.deploy import records as device_records
 from trecx.evaluation.points import at
 from trecx.evaluation.stats import bootstrap_statistics, mean_interval
 from trecx.experiments.records import Record, mean_accuracy
@@ -317,7 +319,14 @@ def _int8(m: Material) -> Finding | None:
     printed = paper()["claims"]["C12"]["size_reduction"]["vww"]
     small = 100 * quantise(build("vww", "trecx_ev")).reduction
     verdict = "reproduced" if abs(small - printed) < BYTES_APART else "partly"
-    return Finding("C12", verdict, (Evidence("weights and scales alone", "vww", small, "%", paper=printed),))
+    evidence = [Evidence("weights and scales alone", "vww", small, "%", paper=printed)]
+    exported = [
+        r for r in device_records.published() if [(run.task, run.method) for run in r.runs] == [("vww", "trecx_ev")]
+    ]
+    if exported:  # all have the same layers, so the same bytes
+        evidence.append(Evidence("as exported to ONNX", "vww", saved_bytes(exported[0]), "%", paper=printed))
+        verdict = "reproduced" if all(abs(e.estimate - printed) < BYTES_APART for e in evidence) else "partly"
+    return Finding("C12", verdict, tuple(evidence))
 
 
 CLAIMS: dict[str, Callable[[Material], Finding | None]] = {
