@@ -12,17 +12,21 @@ import pandas as pd
 import pytest
 import torch
 
-from trecx import cli, data
+from trecx import cli, data, paths
+from trecx.analysis import device as tables
+from trecx.analysis.device import baselines
 from trecx.data import Dataset
 from trecx.deploy import device, graphs, needs
 from trecx.deploy.export import Export, export
 from trecx.deploy.graphs import Affine
+from trecx.deploy.records import DeviceRecord, published
 from trecx.errors import TrecxError
-from trecx.experiments.records import Record, pack, write
+from trecx.experiments.records import Record, open_record, pack, write
 from trecx.experiments.runs import Run, cost_of, inputs, labels
 from trecx.models.build import build, input_shape
 from trecx.models.methods import METHODS
 from trecx.models.network import inference
+from trecx.report.catalogue import ON_A_DEVICE
 from trecx.training.loop import log_probs
 from trecx.training.weights import save_weights
 
@@ -203,3 +207,91 @@ def test_emulated_counts_repeat_and_the_decision_is_cheap(in_c: Export) -> None:
     assert ((first.instructions > 10 * macs) & (first.instructions < 100 * macs)).all()
     # A stage holds the largest of its maps on the stack at least.
     assert (first.stack > 16 * 25 * 5).all()
+
+
+def device_record(folder: Path, run: Run, instructions: list[int], curve: dict[str, Any]) -> DeviceRecord:
+    """A made-up device record: FLOPs are a tenth, MACs a twentieth of the instructions without decisions."""
+    total = np.cumsum(instructions)
+    exits = len(total)
+    stage = {"least": 0, "most": 0, "decision": 10, "stack": 100}
+    manifest = {
+        "runs": [asdict(run)],
+        "cost": {"flops": (total / 10).tolist(), "macs": (total / 20).tolist()},
+        "bytes": {"float": 1000, "int8": 300},
+        "accuracy": {s: {"float": [0.9] * exits, "int8": [0.88] * exits} for s in ("val", "test")},
+        "stages": [stage | {"instructions": n} for n in instructions],
+        "flash": {"weights": 300, "code": 50, "data": 0, "total": 350},
+        "ram": {"variables": 40, "stack": 100, "total": 140, "planned": 60},
+        "curve": curve,
+        "float_thresholds": [],
+        "latency": {"full_ratio": 1.0, "points": [{"drop": 1, "ratio": 0.8, "shares": [0.5, 0.5]}]},
+    }
+    path = folder / f"{run.name}.json"
+    path.write_text(json.dumps(manifest))
+    return DeviceRecord(path)
+
+
+def test_savings_by_hand(tmp_path: Path) -> None:
+    """Half the samples leave after 600 of 1000 instructions, where the baseline runs 1000."""
+    alone = {"thresholds": [None], "val": [0.88], "test": [0.87], "shares": [[1.0]]}
+    both = {
+        "thresholds": [1.0, 0.8, 0.0],
+        "val": [0.885, 0.871, 0.7],
+        "test": [0.88, 0.86, 0.69],
+        "shares": [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]],
+    }
+    plain = device_record(tmp_path, Run("kws", "baseline"), [1000], alone)
+    early = device_record(tmp_path, Run("kws", "trecx_ev"), [600, 400], both)
+    assert early.cost("instructions").tolist() == [610, 1020]  # a decision behind each stage
+    assert plain.cost("instructions").tolist() == [1000]  # none without exits
+    one, none = tables.savings([early, plain]).to_dict("records")
+    assert (one["drop"], one["threshold"], one["exit rate"]) == (1, 0.8, 50)
+    assert one["accuracy"] == pytest.approx(86)
+    assert one["FLOPs"] == one["MACs"] == pytest.approx(20)
+    assert one["instructions"] == pytest.approx(100 * (1 - 815 / 1000))
+    assert one["latency"] == one["FLOPs, same exits"] == pytest.approx(20)
+    assert (none["drop"], none["threshold"]) == (0, 1.0)  # the final exit alone is as accurate
+    assert np.isnan(none["latency"])
+    row = tables.costs([early, plain]).to_dict("records")[1]
+    assert row["decision"] == pytest.approx(1)
+    assert row["first, instructions"] == pytest.approx(100 * 610 / 1020)
+    assert tables.sizes([plain])["saved"][0] == pytest.approx(70)
+
+
+@pytest.mark.parametrize("name", ON_A_DEVICE)
+def test_published_device_records_give_every_table(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["results", "device", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_published_device_records_keep_what_was_asked_of_them() -> None:
+    """int8 loses half a point at most, C gives ONNX Runtime's answers, the decision is next to nothing."""
+    records = published()
+    assert {run.task for record in records for run in record.runs} == {"ic", "kws", "vww"}
+    known = baselines(records)
+    for record in records:
+        assert record.path.stat().st_size < 20_000
+        checks, stages = record.manifest["checks"], record.manifest["stages"]
+        assert checks["host"]["samples"] >= 100
+        assert checks["emulated"]["samples"] >= 20
+        assert max(check["difference"] for check in checks.values()) <= device.LOGIT_TOLERANCE
+        assert (record.accuracy("float") - record.accuracy("int8")).max() <= 0.005, record.name
+        whole = known[record.setting].cost("instructions")[-1]
+        assert sum(stage["decision"] for stage in stages) < 0.01 * whole
+        assert all(s["least"] <= s["instructions"] <= s["most"] for s in stages)
+
+
+@needs_onnx
+@needs_arm
+@pytest.mark.slow
+def test_a_published_count_repeats(tmp_path: Path) -> None:
+    """Export and build of a published record's weights give the published firmware, which counts the same."""
+    record = next(r for r in published() if r.name == "kws-trecx_ev-fast14-seed4")
+    if not (paths.DATA / f"{record.runs[0].data}.npz").is_file():
+        pytest.skip("needs the prepared data set speech_commands: set TRECX_DATA to its folder")
+    made = export([open_record(record.name)], tmp_path / "out", c=True)
+    now = device.measure(made, "mps2-an386")
+    if now["versions"] != record.manifest["versions"]:
+        pytest.skip("the published firmware was built with other versions")
+    assert now["firmware_sha256"] == record.manifest["firmware_sha256"]
+    assert now["stages"] == record.manifest["stages"]

@@ -61,6 +61,21 @@ def test_predict_agrees_with_forward_at_every_threshold(task: str, method: str) 
         assert torch.allclose(probabilities, softmax[torch.arange(len(x)), expected], atol=1e-5)
 
 
+def test_predict_gives_a_large_batch_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eleven samples in parts of four: the same answers and exits as all together."""
+    torch.manual_seed(0)
+    network = build("kws", "sdn").eval()
+    x = inputs("kws", 11)
+    with torch.no_grad():
+        half = float(network(x)[0].softmax(1).amax(1).sort().values[5:7].mean())
+    together, exits = network.predict(x, half)
+    monkeypatch.setattr("trecx.models.network.AT_A_TIME", 4)
+    in_parts, taken = network.predict(x, half)
+    assert torch.equal(taken, exits)
+    assert torch.allclose(in_parts, together, atol=1e-6)
+    assert [len(part) for part in network.predict(x[:0], half)] == [0, 0]
+
+
 def samples_per_layer(network: EarlyExitNetwork, x: torch.Tensor, threshold: float) -> Counter[str]:
     """How many samples each convolution and dense layer saw during `predict`."""
     seen: Counter[str] = Counter()

@@ -90,14 +90,21 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("out", metavar="OUT", help="folder to write")
     command.add_argument("--c", action="store_true", help="also the int8 stages as C, with a Makefile")
 
+    command = add("device", "instructions and memory of a record on an emulated Cortex-M, as a device record")
+    command.add_argument("record", metavar="RECORD", nargs="+", help="a run record with weights; two for a cascade")
+    command.add_argument("--machine", default="mps2-an386", help="mps2-an386 (Cortex-M4F, default) or mps2-an385 (M3)")
+    command.add_argument("--publish", action="store_true", help="put the record into the book")
+
     command = add("reference", "evaluate the authors' released weights, read from a clone of their repository")
     command.add_argument("path", metavar="PATH", help="a clone of https://github.com/nikhilghanathe/t-recx")
     command.add_argument("--publish", action="store_true", help="put the records, without weights, into the book")
 
     command = add("results", "a table of published results, as the book shows it")
-    command.add_argument("results", metavar="RESULTS", help="a sweep, such as cifar10, reference, beyond, or all")
     command.add_argument(
-        "table", nargs="?", metavar="TABLE", help="standalone by default; of all: headline, of beyond: savings"
+        "results", metavar="RESULTS", help="a sweep, such as cifar10, reference, beyond, device, or all"
+    )
+    command.add_argument(
+        "table", nargs="?", metavar="TABLE", help="standalone by default; of all: headline, of beyond, device: savings"
     )
 
     command = add("data", "fetch and prepare a data set; without a name, list them")
@@ -284,6 +291,24 @@ def _export(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _device(options: argparse.Namespace) -> dict[str, Any]:
+    from trecx.deploy.records import measure
+    from trecx.experiments.records import open_record
+
+    records = [open_record(name) for name in options.record]
+    made = measure(records, options.machine, publish=options.publish, say=_say)
+    found = made.manifest
+    return {
+        "record": str(made.path),
+        "int8_accuracies": _percent(made.accuracy("int8")),
+        "instructions": [int(c) for c in made.cost("instructions")],
+        "flash_bytes": found["flash"]["total"],
+        "ram_bytes": found["ram"]["total"],
+        "host_difference": found["checks"]["host"]["difference"],
+        "emulated_difference": found["checks"]["emulated"]["difference"],
+    }
+
+
 def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
     """For the text table: the costs relative to the paper's baseline, in place of the list of points."""
     shown = {key: row[key] for key in ("task", "method", "samples")}
@@ -367,6 +392,7 @@ _COMMANDS = {
     "recommend": _recommend,
     "robustness": _robustness,
     "export": _export,
+    "device": _device,
     "reference": _reference,
     "results": _results,
     "data": _data,

@@ -5,7 +5,6 @@ and the sample alone, not on the machine that emulates. They are instructions of
 and networks are results, absolute speed is not, and neither cycles nor energy are measured.
 """
 
-import hashlib
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trecx.deploy import needs
-from trecx.deploy.export import SEED, Export
+from trecx.deploy.export import SEED, Export, sha256
 from trecx.errors import TrecxError, check_choice
 
 MACHINES = {"mps2-an385": "Cortex-M3", "mps2-an386": "Cortex-M4F"}
@@ -143,7 +142,7 @@ def measure(export: Export, machine: str) -> dict[str, Any]:
         "stages": stages,
         "flash": _flash(export.c / "bare.elf"),
         "ram": _ram(export, max(stage["stack"] for stage in stages)),
-        "firmware_sha256": hashlib.sha256((export.c / "firmware.elf").read_bytes()).hexdigest(),
+        "firmware_sha256": sha256(export.c / "firmware.elf"),
         "checks": {"host": host, "emulated": emulated},
         "versions": export.manifest["versions"] | needs.package_versions(needs.GENERATE.values()) | _versions(),
     }

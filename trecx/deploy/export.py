@@ -11,6 +11,7 @@ An export is a folder:
 Two records make a cascade: the stages of the second run where no exit of the first is confident.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from trecx import data as datasets
@@ -93,7 +94,7 @@ class Export:
         with np.load(self.folder / "predictions.npz", allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
-    def trace(self, split: str, cost: Sequence[float]) -> Trace:
+    def trace(self, split: str, cost: ArrayLike) -> Trace:
         """What int8 did on `split` (`val` or `test`), with the cumulative cost of every exit in any unit."""
         log_probs, truth = (self.predictions[f"{split}_{what}"] for what in ("log_probs", "labels"))
         return Trace.from_log_probs(log_probs, truth, cost, rule=self.manifest["rule"])
@@ -208,6 +209,11 @@ def _files(folder: Path, kind: str, stages: int) -> list[Path]:
     return [folder / kind / f"stage{k + 1}.onnx" for k in range(stages)]
 
 
+def sha256(file: Path) -> str:
+    """Checksum of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _accuracies(log_probs: NDArray[Any], truth: NDArray[Any]) -> list[float]:
     return (log_probs.argmax(2) == truth[:, None]).mean(0).tolist()
 
@@ -224,10 +230,11 @@ def _manifest(members: Sequence[_Member], affine: Affine, stages: dict[str, list
     shapes = {name: s for stage in stages["int8"] for name, s in graphs.shapes(stage).items()}
     return {
         "records": [member.record.name for member in members],
+        "weights": [sha256(member.record.weights) for member in members],
         "run": asdict(run),
         "data": {"checksum": members[0].record.manifest["data"]["checksum"]},
         "methods": [member.run.method for member in members],
-        "rule": get_method(run.method).rule,
+        "rule": next((get_method(m.run.method).rule for m in members if m.exits > 1), ">"),
         "classes": shapes[graphs.logits_name(0)][1],
         "input": {"shape": shape, "divided_by": get_task(run.task).input_scale, **asdict(affine)},
         "stages": [

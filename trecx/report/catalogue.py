@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trecx.analysis import benchmark, beyond, tables, together
+from trecx.analysis import benchmark, beyond, device, tables, together
 from trecx.analysis.claims import printed_counts
+from trecx.deploy import records as device_records
 from trecx.errors import TrecxError
 from trecx.experiments import reference
 from trecx.experiments.records import Record
@@ -364,6 +365,59 @@ BEYOND = {
 }
 
 
+_DEVICE_SAVED = "FLOPs; MACs; instructions; latency; FLOPs, same exits"
+
+# Of all published device records: what computes them takes the records.
+ON_A_DEVICE = {
+    table.name: table
+    for table in (
+        Table(
+            "savings",
+            device.savings,
+            "What is saved below the baseline's accuracy under int8: threshold from validation, accuracy on test; "
+            "relative to the baseline in FLOPs, MACs and instructions of a Cortex-M4F. Latency: float stages on a "
+            "processor, with the FLOPs of just those exits beside it. A dash: no threshold keeps the accuracy.",
+            {"drop": "points"} | _each(f"accuracy; exit rate; {_DEVICE_SAVED}", "%"),
+            {"threshold": ".3f", "accuracy": ".2f"} | _each(f"exit rate; {_DEVICE_SAVED}", ".1f"),
+        ),
+        Table(
+            "costs",
+            device.costs,
+            "What one inference costs on a Cortex-M4F: instructions up to the first exit and of everything, the "
+            "decision's share of the baseline's instructions, and memory. RAM, planned: if maps that are not needed at "
+            "the same time shared their place.",
+            _each("first exit; all", "million")
+            | _each("first, instructions; first, FLOPs; decision", "%")
+            | _each("weights; flash; stack; RAM; RAM, planned", "kB"),
+            _each("first exit; all; first, instructions; first, FLOPs; per MAC", ".1f")
+            | {"decision": ".4f"}
+            | _each("weights; flash; stack; RAM; RAM, planned", ".1f"),
+        ),
+        Table(
+            "accuracies",
+            device.accuracies,
+            "Accuracy of every exit on test in float32 and in int8.",
+            _each("float; int8", "%") | _each("lost; lost, validation", "points"),
+            _each("float; int8", ".2f") | _each("lost; lost, validation", "+.2f"),
+        ),
+        Table(
+            "thresholds",
+            device.thresholds,
+            "Thresholds chosen on validation in float32, and what the same thresholds give under int8, on test.",
+            {"drop": "points"} | _each("float; int8; exit rate, float; exit rate, int8", "%"),
+            {"threshold": ".4f"} | _each("float; int8", ".2f") | _each("exit rate, float; exit rate, int8", ".1f"),
+        ),
+        Table(
+            "sizes",
+            device.sizes,
+            "Weights, biases and scales as exported, and what int8 saves.",
+            _each("float; int8", "kB") | _each("saved; paper", "%"),
+            _each("float; int8; saved; paper", ".1f"),
+        ),
+    )
+}
+
+
 def _released(column: Callable[[Record], pd.DataFrame]) -> pd.DataFrame:
     frames = []
     for record in reference.released():
@@ -387,18 +441,26 @@ RELEASED: dict[str, Callable[[], pd.DataFrame]] = {
 
 
 def table(results: str, name: str = "") -> pd.DataFrame:
-    """One table of a sweep's published records, of all benchmarks (`all`, `beyond`) or of the authors' (`reference`).
+    """One table of a sweep's published records, of all benchmarks (`all`, `beyond`), of the authors (`reference`),
+    or of networks on a microcontroller (`device`).
 
     Raises:
         TrecxError: unknown results or table, a run without a published record, or nothing in it.
     """
-    of_many: dict[str, Mapping[str, Any]] = {ALL: TOGETHER, BEYOND_NAME: BEYOND, reference.GROUP: RELEASED}
+    of_many: dict[str, Mapping[str, Any]] = {
+        ALL: TOGETHER,
+        BEYOND_NAME: BEYOND,
+        reference.GROUP: RELEASED,
+        device_records.GROUP: ON_A_DEVICE,
+    }
     known = of_many.get(results, TABLES)
-    name = name or {ALL: "headline", BEYOND_NAME: "savings"}.get(results, "standalone")
+    name = name or {ALL: "headline", BEYOND_NAME: "savings", device_records.GROUP: "savings"}.get(results, "standalone")
     if name not in known:
         raise TrecxError(f"unknown table {name!r}: choose one of {', '.join(known)}")
     if results == reference.GROUP:
         return RELEASED[name]()
+    if results == device_records.GROUP:
+        return ON_A_DEVICE[name].compute(device_records.published())
     found: Any
     if results == BEYOND_NAME:
         found = {task: alike(task) for task in TASKS}

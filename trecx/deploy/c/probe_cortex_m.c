@@ -34,7 +34,7 @@ static inline uint32_t *stack_pointer(void)
 void probe_start(void)
 {
     start = stack_pointer();
-    lowest = (uint32_t *)(__stack - PAINTED);
+    lowest = (uint32_t *)((uintptr_t)__stack - PAINTED);
     /* Not this function's own frame. */
     for (volatile uint32_t *word = lowest; word < start - 16; word++)
         *word = PAINT;

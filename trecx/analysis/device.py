@@ -1,0 +1,179 @@
+"""The tables of device records: what networks cost on a microcontroller, and what int8 leaves of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trecx import data
+from trecx.deploy.records import DROPS, DeviceRecord
+from trecx.errors import TrecxError
+from trecx.paper import paper
+
+Rows = list[dict[str, Any]]
+
+
+def baselines(records: Sequence[DeviceRecord]) -> dict[tuple[str, str, str], DeviceRecord]:
+    """The unmodified network of every setting (data, recipe, start) that has one."""
+    return {record.setting: record for record in records if record.is_baseline}
+
+
+def data_title(record: DeviceRecord) -> str:
+    """The data and what training started from, as tables say it."""
+    name, _, start = record.setting
+    return data.DATASETS[name].title + (f", from {start}" if start else "")
+
+
+def _named(record: DeviceRecord) -> dict[str, Any]:
+    return {"data": data_title(record), "network": record.label}
+
+
+def _ordered(records: Sequence[DeviceRecord]) -> list[DeviceRecord]:
+    """By data, the baseline first, single networks before cascades, as the methods are listed."""
+    return sorted(records, key=lambda r: (r.setting, not r.is_baseline, len(r.runs), r.label))
+
+
+def savings(records: Sequence[DeviceRecord]) -> pd.DataFrame:
+    """What is saved `drop` points below the baseline under int8, in four units: threshold from validation under int8.
+
+    Latency is of the float stages on a processor at thresholds chosen in float, on other samples than the rest; the
+    FLOPs saved by just those exits stand beside it. Percent of the baseline's cost, NaN where no threshold reaches the
+    accuracy.
+    """
+    rows: Rows = []
+    for record in _ordered(records):
+        base = baselines(records).get(record.setting)
+        if base is None or record.is_baseline:
+            continue
+        for drop in DROPS:
+            row = {**_named(record), "drop": drop} | dict.fromkeys(
+                ("threshold", "accuracy", "exit rate", "FLOPs", "MACs", "instructions"), np.nan
+            )
+            point = record.point(base.accuracy("int8", "val")[-1] - drop / 100)
+            if point is not None:
+                shares = point["shares"]
+                row |= {"accuracy": 100 * point["accuracy"], "exit rate": 100 * (1 - shares[-1])}
+                row["threshold"] = np.nan if point["threshold"] is None else point["threshold"]
+                for unit, name in (("flops", "FLOPs"), ("macs", "MACs"), ("instructions", "instructions")):
+                    row[name] = 100 * (1 - shares @ record.cost(unit) / base.cost(unit)[-1])
+            rows.append(row | _latency(record, base, drop))
+    return pd.DataFrame(rows)
+
+
+def _latency(record: DeviceRecord, base: DeviceRecord, drop: int) -> dict[str, float]:
+    """Latency saved, and FLOPs saved by the same exits, in percent."""
+    found = record.manifest["latency"]
+    if len(record.cost("flops")) == 1:
+        reached = record.accuracy("float", "val")[-1] >= base.accuracy("float", "val")[-1] - drop / 100
+        points = [{"ratio": found["full_ratio"], "shares": [1.0]}] if reached else []
+    else:
+        points = [point for point in found["points"] if point["drop"] == drop]
+    if not points:
+        return {"latency": np.nan, "FLOPs, same exits": np.nan}
+    flops = np.asarray(points[0]["shares"]) @ record.cost("flops") / base.cost("flops")[-1]
+    return {"latency": 100 * (1 - points[0]["ratio"]), "FLOPs, same exits": 100 * (1 - flops)}
+
+
+def costs(records: Sequence[DeviceRecord]) -> pd.DataFrame:
+    """Instructions of leaving first and of running everything (the worst case), and bytes of memory."""
+    rows: Rows = []
+    for record in _ordered(records):
+        found, instructions, macs = record.manifest, record.cost("instructions"), record.cost("macs")
+        base = baselines(records).get(record.setting)
+        whole = np.nan if base is None else base.cost("instructions")[-1]
+        early = len(instructions) > 1
+        flops = record.cost("flops")
+        rows.append(
+            {
+                **_named(record),
+                "first exit": instructions[0] / 1e6 if early else np.nan,
+                "all": instructions[-1] / 1e6,
+                "first, instructions": 100 * instructions[0] / instructions[-1] if early else np.nan,
+                "first, FLOPs": 100 * flops[0] / flops[-1] if early else np.nan,
+                "per MAC": instructions[-1] / macs[-1],
+                "decision": 100 * found["stages"][0]["decision"] / whole if early else np.nan,
+                "weights": found["flash"]["weights"] / 1e3,
+                "flash": found["flash"]["total"] / 1e3,
+                "stack": found["ram"]["stack"] / 1e3,
+                "RAM": found["ram"]["total"] / 1e3,
+                "RAM, planned": found["ram"]["planned"] / 1e3,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def accuracies(records: Sequence[DeviceRecord]) -> pd.DataFrame:
+    """Accuracy of every exit on test in float32 and int8, in percent, and what int8 loses on test and validation."""
+    rows: Rows = []
+    for record in _ordered(records):
+        exits = len(record.cost("flops"))
+        test, val = ({kind: 100 * record.accuracy(kind, s) for kind in ("float", "int8")} for s in ("test", "val"))
+        for k in range(exits):
+            rows.append(
+                {
+                    **_named(record),
+                    "exit": "final" if k == exits - 1 else "early" if exits == 2 else str(k + 1),
+                    "float": test["float"][k],
+                    "int8": test["int8"][k],
+                    "lost": test["float"][k] - test["int8"][k],
+                    "lost, validation": val["float"][k] - val["int8"][k],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def thresholds(records: Sequence[DeviceRecord]) -> pd.DataFrame:
+    """Thresholds chosen in float: accuracy and exit rate on test in float and, with the same threshold, under int8."""
+    rows: Rows = []
+    for record in _ordered(records):
+        for found in record.manifest["float_thresholds"]:
+            if found["threshold"] is None:
+                continue
+            row = {**_named(record), "drop": found["drop"], "threshold": found["threshold"]}
+            for kind in ("float", "int8"):
+                row[kind] = 100 * found[kind]["accuracy"]
+                row[f"exit rate, {kind}"] = 100 * (1 - found[kind]["shares"][-1])
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def sizes(records: Sequence[DeviceRecord]) -> pd.DataFrame:
+    """Bytes of a network's numbers in float32 (batch norm folded) and int8 as exported, and what is saved.
+
+    The paper's saving stands beside the network that it is of.
+    """
+    rows: Rows = []
+    for record in _ordered(records):
+        found = record.manifest["bytes"]
+        printed = paper()["claims"]["C12"]["size_reduction"].get(record.runs[0].task)
+        of_paper = printed is not None and [run.method for run in record.runs] == ["trecx_ev"]
+        rows.append(
+            {
+                **_named(record),
+                "float": found["float"] / 1e3,
+                "int8": found["int8"] / 1e3,
+                "saved": saved_bytes(record),
+                "paper": printed if of_paper else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def saved_bytes(record: DeviceRecord) -> float:
+    """Share of the float32 export's bytes that int8 saves, in percent."""
+    found = record.manifest["bytes"]
+    return 100 * (1 - found["int8"] / found["float"])
+
+
+def curve(record: DeviceRecord, unit: str = "instructions") -> pd.DataFrame:
+    """Benefit curve under int8: threshold, accuracy on test in percent, mean cost in `flops`, `macs` or `instructions`.
+
+    Raises:
+        TrecxError: a network without early exits.
+    """
+    found = record.manifest["curve"]
+    if len(record.cost(unit)) == 1:
+        raise TrecxError(f"{record.name} has no early exit, so it has no benefit curve")
+    cost = np.asarray(found["shares"]) @ record.cost(unit)
+    return pd.DataFrame({"threshold": found["thresholds"], "accuracy": 100 * np.asarray(found["test"]), unit: cost})

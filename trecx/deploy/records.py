@@ -1,0 +1,287 @@
+"""Device records: what networks cost on an emulated microcontroller and what int8 leaves of them.
+
+A device record is one JSON file of a few kB, `device/MACHINE/NAME.json` beside the run records, for a run record or,
+as NAME+NAME, a cascade of two. It holds accuracies of every exit in float32 and int8, instructions and memory of every
+stage, a benefit curve under int8 and the latency on a processor, but neither firmware nor predictions. Reading one
+needs nothing optional.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trecx import paths
+from trecx.deploy import device, needs
+from trecx.deploy.export import SEED, Export, Say, export, sha256
+from trecx.errors import TrecxError, check_choice
+from trecx.evaluation.points import chosen_point, point_at
+from trecx.evaluation.trace import Trace, at_thresholds
+from trecx.experiments.machine import hardware
+from trecx.experiments.records import Record, all_records
+from trecx.experiments.runs import Run, run_of
+from trecx.files import whole_file
+from trecx.models.methods import label_of
+
+GROUP = "device"
+MACHINE = "mps2-an386"  # of the published records
+DROPS = (1, 0)  # percentage points below the baseline's accuracy
+LEVELS = 101  # of the benefit curve: quantiles of the confidences on validation
+UNITS = ("flops", "macs", "instructions")
+LATENCY_SAMPLES = 300
+REPEATS = 9
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """A device record on disk."""
+
+    path: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Everything in it."""
+        return json.loads(self.path.read_text())
+
+    @property
+    def name(self) -> str:
+        """Names of its run records, joined by +."""
+        return self.path.stem
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of its networks."""
+        return [Run(**run) for run in self.manifest["runs"]]
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables: method and size, 'then' between the networks of a cascade."""
+        return ", then ".join(_label(run) for run in self.runs)
+
+    @property
+    def setting(self) -> tuple[str, str, str]:
+        """Data, recipe and start: what a network has in common with the baseline it is compared with."""
+        run = self.runs[-1]
+        return run.data, run.recipe, run.start
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return len(self.runs) == 1 and _is_baseline(self.runs[0])
+
+    def cost(self, unit: str) -> NDArray[np.float64]:
+        """Cumulative cost (exits,) of leaving at each exit, decisions included, in `flops`, `macs` or `instructions`.
+
+        Raises:
+            TrecxError: another unit.
+        """
+        check_choice("unit", unit, UNITS)
+        if unit != "instructions":
+            return np.asarray(self.manifest["cost"][unit], dtype=float)
+        stages = self.manifest["stages"]
+        decided = [s["decision"] for s in stages] if len(stages) > 1 else [0]
+        return np.cumsum([s["instructions"] + d for s, d in zip(stages, decided, strict=True)]).astype(float)
+
+    def accuracy(self, kind: str, split: str = "test") -> NDArray[np.float64]:
+        """Accuracy (exits,) of every exit in `float` or `int8`, as fractions."""
+        return np.asarray(self.manifest["accuracy"][split][kind])
+
+    def point(self, target: float) -> dict[str, Any] | None:
+        """The cheapest threshold of the curve whose validation accuracy is at least `target` (a fraction), under int8.
+
+        Returns:
+            threshold (None without exits), accuracy and exit shares on test; None if no threshold reaches the target.
+        """
+        curve = self.manifest["curve"]
+        enough = [k for k, accuracy in enumerate(curve["val"]) if accuracy >= target - 1e-9]
+        if not enough:
+            return None
+        return {
+            "threshold": curve["thresholds"][enough[-1]],
+            "accuracy": curve["test"][enough[-1]],
+            "shares": np.asarray(curve["shares"][enough[-1]]),
+        }
+
+
+def published(machine: str = MACHINE) -> list[DeviceRecord]:
+    """The device records in the book, by name."""
+    return [DeviceRecord(path) for path in sorted((paths.PUBLISHED / GROUP / machine).glob("*.json"))]
+
+
+def measure(
+    records: Sequence[Record], machine: str = MACHINE, *, publish: bool = False, say: Say = lambda line: None
+) -> DeviceRecord:
+    """Export, build, run and check a record or a cascade of two, and write its device record.
+
+    The export stays in `_build/deploy`, where the next measurement finds it; so does that of the baseline, which the
+    latency is compared with.
+
+    Args:
+        records: one or two run records with weights.
+        machine: one of `trecx.deploy.device.MACHINES`.
+        publish: write into the book's folder instead of the records folder.
+        say: told what is being done.
+
+    Raises:
+        TrecxError: as `trecx.deploy.export.export` and `trecx.deploy.device.measure`; no baseline with weights.
+    """
+    check_choice("machine", machine, device.MACHINES)
+    needs.packages("a device record", needs.EXPORT, needs.GENERATE)
+    needs.programs("a device record", needs.HOST | needs.CORTEX_M)
+    compared = baseline_of(records[-1])
+    made = _exported(records, say)
+    reference = made if [*records] == [compared] else _exported([compared], say)
+    say(f"building, and running on {machine}")
+    measured = device.measure(made, machine)
+    say("measuring latency")
+    known = made.manifest
+    manifest = {
+        "runs": [record.run for record in records],
+        "baseline": compared.name,
+        **{key: known[key] for key in ("weights", "rule", "cost", "bytes", "accuracy", "check", "calibration")},
+        **measured,
+        "curve": _curve(made),
+        "float_thresholds": _float_thresholds(made, records, compared),
+        "latency": _latency(made, reference, records, compared),
+    }
+    root = paths.PUBLISHED if publish else paths.RECORDS
+    path = root / GROUP / machine / f"{made.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as file:
+        file.write((json.dumps(manifest, indent=None, separators=(", ", ": ")) + "\n").encode())
+    return DeviceRecord(path)
+
+
+def baseline_of(record: Record) -> Record:
+    """The unmodified network of the same data, recipe and start that has weights; TrecxError if there is none."""
+    run = run_of(record)
+    same = ("task", "data", "recipe", "start", "epochs")
+    for other in all_records(run.data):
+        if not other.weights.is_file() or other.run["method"] != "baseline":
+            continue
+        theirs = run_of(other)
+        if _is_baseline(theirs) and all(getattr(theirs, field) == getattr(run, field) for field in same):
+            return other
+    raise TrecxError(f"{record.name} has no baseline to be compared with: train method baseline on the same data")
+
+
+def _is_baseline(run: Run) -> bool:
+    plain = Run(run.task, "baseline", run.data, run.recipe, start=run.start, epochs=run.epochs)
+    return replace(run, seed=0) == plain
+
+
+def _label(run: Run) -> str:
+    sizes = [f"width {run.width:g}"] * (run.width != 1) + [f"{run.resolution} pixels"] * (run.resolution != 0)
+    taps = [f"after {'-'.join(run.taps)}"] if run.taps else []
+    weight = [f"w = {run.w_early:g}"] if run.w_early is not None else []
+    return ", ".join([label_of(run.method), *sizes, *taps, *weight, *["heads alone"] * run.frozen])
+
+
+def _exported(records: Sequence[Record], say: Say) -> Export:
+    """The export with C of these very weights that is there, or a new one."""
+    folder = paths.BUILD / "deploy" / run_of(records[0]).data / "+".join(record.name for record in records)
+    there = Export(folder)
+    if (folder / "export.json").is_file() and there.c.is_dir():
+        same = there.manifest["weights"] == [sha256(r.weights) for r in records if r.weights.is_file()]
+        now = needs.package_versions(needs.EXPORT.values())
+        if same and now.items() <= there.manifest["versions"].items():
+            return there
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return export(records, folder, c=True, say=say)
+
+
+def _curve(made: Export) -> dict[str, Any]:
+    """The benefit curve under int8 at thresholds that move about the same number of validation samples each.
+
+    thresholds fall; val and test are accuracies, shares the exit rates on test. One entry without a threshold for a
+    network without early exits.
+    """
+    exits = len(made.manifest["stages"])
+    val, test = (made.trace(split, range(1, exits + 1)) for split in ("val", "test"))
+    if exits == 1:
+        return {"thresholds": [None], "val": [val.final_accuracy], "test": [test.final_accuracy], "shares": [[1.0]]}
+    best = np.maximum.accumulate(val.scores, axis=1)
+    levels = np.quantile(best, np.linspace(0, 1, LEVELS))
+    grid = np.unique([float(f"{level:.6g}") for level in (0.0, *levels, 1.0)])[::-1]
+    on_val, on_test = at_thresholds(val, grid), at_thresholds(test, grid)
+    return {
+        "thresholds": grid.tolist(),
+        "val": on_val.accuracy.round(5).tolist(),
+        "test": on_test.accuracy.round(5).tolist(),
+        "shares": on_test.shares.round(5).tolist(),
+    }
+
+
+def _float_trace(records: Sequence[Record], rule: str, split: str) -> Trace:
+    """What the trained networks did on a part of the data, from their run records; one cost unit an exit."""
+    log_probs = np.concatenate([record.predictions[f"{split}_log_probs"] for record in records], axis=1)
+    exits = np.arange(1.0, log_probs.shape[1] + 1)
+    return Trace.from_log_probs(log_probs, records[0].predictions[f"{split}_labels"], exits, rule=rule)
+
+
+def _float_thresholds(made: Export, records: Sequence[Record], compared: Record) -> list[dict[str, Any]]:
+    """Thresholds chosen on validation in float32, `drop` points below the baseline's float accuracy there, under both.
+
+    Empty without early exits; without a threshold where none reaches the accuracy.
+    """
+    rule = made.manifest["rule"]
+    val, test = (_float_trace(records, rule, split) for split in ("val", "test"))
+    if len(val.cost) == 1:
+        return []
+    rows = []
+    for drop in DROPS:
+        point = chosen_point(val, test, compared.accuracies("val")[-1] - drop / 100)
+        row: dict[str, Any] = {"drop": drop, "threshold": point.threshold if point.reached else None}
+        if point.reached:
+            under = point_at(made.trace("test", test.cost), point.threshold)
+            for kind, found in (("float", point), ("int8", under)):
+                row[kind] = {"accuracy": round(found.accuracy, 5), "shares": found.shares.round(5).tolist()}
+        rows.append(row)
+    return rows
+
+
+def _latency(made: Export, reference: Export, records: Sequence[Record], compared: Record) -> dict[str, Any]:
+    """Time of the float stages on this processor, exits really taken, relative to the baseline in the same run.
+
+    One thread, one sample at a time; processor time, so that other programs do not count; medians over repeats in
+    which networks and thresholds take turns. Thresholds are those of `_float_thresholds`.
+    """
+    rows = np.random.default_rng(SEED).permutation(len(made.inputs("test")))[:LATENCY_SAMPLES]
+    x, theirs = made.inputs("test")[rows], reference.inputs("test")[rows]
+    own, other = made.stages("float"), reference.stages("float")
+    thresholds = {row["drop"]: row["threshold"] for row in _float_thresholds(made, records, compared)}
+    thresholds = {drop: threshold for drop, threshold in thresholds.items() if threshold is not None}
+    times: dict[Any, list[float]] = {key: [] for key in ("baseline", "full", *thresholds)}
+    for _ in range(REPEATS):
+        times["baseline"].append(_seconds(lambda: other.logits(theirs)))
+        times["full"].append(_seconds(lambda: own.logits(x)))
+        for drop, threshold in thresholds.items():
+            times[drop].append(_seconds(lambda t=threshold: own.predict(x, t)))
+    base = median(times["baseline"])
+    points = []
+    for drop, threshold in thresholds.items():
+        taken = own.predict(x, threshold)[1]
+        shares = np.bincount(taken, minlength=len(made.manifest["stages"])) / len(taken)
+        points.append({"drop": drop, "ratio": round(median(times[drop]) / base, 4), "shares": shares.round(5).tolist()})
+    return {
+        "samples": len(x),
+        "repeats": REPEATS,
+        "baseline_ms": round(1000 * base / len(x), 4),
+        "full_ratio": round(median(times["full"]) / base, 4),
+        "points": points,
+        "hardware": hardware(torch.device("cpu")) | {"threads": 1},
+    }
+
+
+def _seconds(action: Any) -> float:
+    started = time.process_time()
+    action()
+    return time.process_time() - started
