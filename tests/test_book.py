@@ -1,5 +1,6 @@
 """The book builds without a warning and asks no other host for anything."""
 
+import importlib
 import os
 import re
 import shutil
@@ -95,6 +96,8 @@ def write_project(folder: Path) -> None:
     (folder / "book/_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "intro", "chapters": chapters}))
     (folder / "notebooks").mkdir()
     nbformat.write(toy_notebook(), folder / "notebooks/01_toy.ipynb")
+    for words in (["init", "-q"], ["remote", "add", "origin", "git@github.com:Somebody/toy.git"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True)
 
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -163,7 +166,12 @@ def test_book_is_whole_and_offline(project: Path) -> None:
     assert 'class="sortable"' in page
     assert "Where these numbers come from" in page
     assert "Four rising lines; SDN is the highest" in page
-    assert "/blob/main/notebooks/01_toy.ipynb" in page  # the Colab link
+    assert "https://colab.research.google.com/github/Somebody/toy/blob/main/notebooks/01_toy.ipynb" in page
+    assert 'href="https://github.com/Somebody/toy"' in page
+    sitemap = (html / "sitemap.xml").read_text()
+    assert "<loc>https://somebody.github.io/toy/notebooks/01_toy.html</loc>" in sitemap
+    assert '<meta property="og:title" content="Toy results" />' in page
+    assert '<meta name="description" content="The best is 87.1' in (html / "intro.html").read_text()
     assert "mathjax/tex-svg.js" in (html / "method.html").read_text()
     assert (html / "_static/mathjax/tex-svg.js").stat().st_size > 10**6
     assert "87.1" in (html / "intro.html").read_text()
@@ -260,6 +268,31 @@ def test_failing_notebook_fails_the_book_and_is_kept(project: Path) -> None:
     assert "_build/runs/01_toy.ipynb" in failed.stderr
     assert (project / "_build/runs/01_toy.ipynb").exists()
     assert make(project, "book").returncode != 0  # the failure is not taken for a result
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("git@github.com:Somebody/toy.git", "https://github.com/Somebody/toy"),
+        ("ssh://git@gitlab.com/a/b/c.git", "https://gitlab.com/a/b/c"),
+        ("https://user:secret@github.com/Somebody/toy/", "https://github.com/Somebody/toy"),
+        ("/somewhere/here.git", ""),
+        ("", ""),
+    ],
+)
+def test_the_repository_is_the_remote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, address: str
+) -> None:
+    monkeypatch.syspath_prepend(str(paths.BOOK / "_ext"))
+    web = importlib.import_module("web")
+    monkeypatch.delenv("TRECX_REPOSITORY", raising=False)
+    assert web.repository(tmp_path) == ""
+    subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
+    if given:
+        subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", given], check=True)
+    assert web.repository(tmp_path) == address
+    monkeypatch.setenv("TRECX_REPOSITORY", "https://github.com/other/one")
+    assert web.repository(tmp_path) == "https://github.com/other/one"
 
 
 def test_help_lists_the_targets(tmp_path: Path) -> None:

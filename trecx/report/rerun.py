@@ -253,17 +253,15 @@ def _of_the_book(name: str) -> dict[str, str] | None:
 
 
 def _config() -> dict[str, Any]:
-    """The book's configuration, for a page outside the repository's tree: no link to where it does not lie."""
+    """The book's configuration, for a page that no repository holds: without its address, buttons and sitemap."""
     import yaml
 
     config = yaml.safe_load((paths.ROOT / "_config.yml").read_text())
     config["title"] = f"{config['title']}: a rerun"
-    for name in ("repository", "launch_buttons"):
-        config.pop(name, None)
-    for name in ("use_repository_button", "use_issues_button"):
-        config["html"].pop(name, None)
     folders = config["sphinx"]["local_extensions"]
+    folders.pop("web", None)
     config["sphinx"]["local_extensions"] = {name: str(paths.ROOT / folder) for name, folder in folders.items()}
+    config["sphinx"]["config"]["extensions"] = [e for e in config["sphinx"]["config"]["extensions"] if e != "web"]
     return config
 
 
