@@ -34,14 +34,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "nested": {"color": "#00865F", "linestyle": "-.", "marker": "^"},
 }
 
-# The same for the ways of answering early that are held against each other beyond the paper.
-WAYS: dict[str, dict[str, Any]] = {
-    "trecx": STYLES["trecx_ev"],
-    "exits": {"color": "#A97400", "linestyle": "--", "marker": ">"},
-    "cascade": {"color": "#C44E00", "linestyle": "-", "marker": "D"},
-    "nested": {"color": "#00865F", "linestyle": "-.", "marker": "^"},
-}
-
 COLOURS = {name: style["color"] for name, style in STYLES.items()}
 
 
