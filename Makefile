@@ -106,6 +106,7 @@ FROM_INDEX ?= --index-url
 
 # TORCH_INDEX=... names an index of another build of torch, such as the one for processors alone. Its packages have the
 # pinned versions but not the pinned checksums, which are those of PyPI's files.
+export TORCH_INDEX
 TORCH := torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+
 
 # The environment. The stamp comes last, so that a stopped installation is not taken for a finished one.
@@ -125,11 +126,11 @@ TORCH := torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+
 	  exit 1; \
 	}
 ifdef TORCH_INDEX
-	@echo "Installing the pinned packages into .venv (once), torch from $(TORCH_INDEX)"
+	@echo "Installing the pinned packages into .venv (once), torch from $$TORCH_INDEX"
 	@awk '/^[^ #]/ {kept = $$0 !~ /^($(TORCH))==/} kept' requirements.lock > .venv/without-torch.lock
 	@sed -nE 's/^(torch|torchvision)(==[^ ;]+).*/\1\2/p' requirements.lock > .venv/torch.lock
 	@$(PIP_INSTALL) --require-hashes --no-deps -r .venv/without-torch.lock
-	@$(PIP_INSTALL) --no-deps $(FROM_INDEX) '$(TORCH_INDEX)' -r .venv/torch.lock
+	@$(PIP_INSTALL) --no-deps $(FROM_INDEX) "$$TORCH_INDEX" -r .venv/torch.lock
 else
 	@echo "Installing the pinned packages into .venv (once; torch's GPU build takes about 6 GB of disk)"
 	@$(PIP_INSTALL) --require-hashes -r requirements.lock
