@@ -1,7 +1,9 @@
 """What a killed process leaves behind: nothing that is listed, nothing that is lost, nothing in the next one's way."""
 
 import builtins
+import errno
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -26,6 +28,7 @@ from torch import Tensor, nn
 from tests.small import write_record
 from trecx import paths
 from trecx.data import store
+from trecx.errors import TrecxError
 from trecx.experiments import runs
 from trecx.experiments.records import FILES, STAGING, WEIGHTS, Record, all_records, locked, settle, whole_folder
 from trecx.experiments.runs import Run, execute, publish
@@ -53,18 +56,24 @@ class Killed(BaseException):
     """What nobody handles."""
 
 
+WRITES = ("mkdir", "fsync", "copyfile", "open")  # what a full disk refuses; it still renames and deletes
+
+
 @contextmanager
-def killed_at(number: int) -> Iterator[list[str]]:
-    """The process is dead from the `number`-th file operation on: that one and all later ones do nothing but raise."""
+def killed_at(number: int, error: BaseException | None = None, calls: tuple[str, ...] = ()) -> Iterator[list[str]]:
+    """The process is dead from the `number`-th file operation on: that one and all later ones do nothing but raise.
+
+    With `error` the system refuses instead, and only `calls`.
+    """
     done: list[str] = []
 
     def deadly(name: str, call: Any) -> Callable[..., Any]:
         def wrapped(*arguments: Any, **options: Any) -> Any:
             mode = arguments[1] if len(arguments) > 1 else options.get("mode", "r")
-            if name != "open" or set("wxa+") & set(mode):
+            if (name != "open" or set("wxa+") & set(mode)) and (not calls or name in calls):
                 done.append(name)
                 if len(done) >= number:
-                    raise Killed
+                    raise error or Killed
             return call(*arguments, **options)
 
         return wrapped
@@ -252,6 +261,41 @@ def test_a_file_that_another_process_is_writing_is_not_swept(tmp_path: Path) -> 
         sweep(path)
         assert ours.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["set.npz"]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "calls"),
+    [
+        (errno.ENOSPC, "No space left on device", WRITES),
+        (errno.EROFS, "Read-only file system", tuple(name for _, name in CALLS)),
+        (errno.EACCES, "Permission denied", tuple(name for _, name in CALLS)),
+    ],
+)
+def test_what_the_system_refuses_anywhere_is_one_sentence_and_loses_nothing(
+    number: int, reason: str, calls: tuple[str, ...], roots: Path
+) -> None:
+    """Publishing over an old record; the same command finishes once the system lets it."""
+    old, new = trained(0, roots / "begin", 0.3), trained(0, roots / "made", 0.9)
+    before = old.weights.read_bytes()
+    publish(new)
+    expected, place = tree(paths.PUBLISHED), paths.PUBLISHED / DATA / new.name
+    for point in itertools.count(1):
+        shutil.rmtree(paths.PUBLISHED)
+        shutil.copytree(roots / "begin", paths.PUBLISHED)
+        said = ""
+        try:
+            with killed_at(point, OSError(number, reason), calls):
+                publish(new)
+        except TrecxError as error:
+            said = str(error)
+        if not said:
+            break
+        assert f"({reason}): mend that, and the same command goes on" in said
+        settle(paths.PUBLISHED)
+        assert (place / WEIGHTS).read_bytes() in (before, new.weights.read_bytes())
+        publish(new)
+        assert tree(paths.PUBLISHED) == expected
+    assert point > 8
 
 
 def test_half_written_folders_and_unfinished_runs_are_not_listed(roots: Path) -> None:

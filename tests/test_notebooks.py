@@ -1,6 +1,7 @@
 """The notebooks' form, without running them, and what of `trecx.report` they share."""
 
 import ast
+import html
 import importlib
 import json
 import re
@@ -17,9 +18,13 @@ import yaml
 
 from trecx import paths
 from trecx.errors import TrecxError
-from trecx.report import downloads, parameters, runner, style
+from trecx.experiments.results import Results
+from trecx.experiments.runs import Run
+from trecx.report import chapter, downloads, parameters, runner, style
 from trecx.report import page as pages
 from trecx.report.provenance import provenance
+
+from .small import write_record
 
 SOURCES = runner.sources()
 PARAMETER = re.compile(r"(?P<name>\w+) = \S.*  # type: \S+  # \S.+")
@@ -406,6 +411,29 @@ def test_glue_stores_plain_numbers_and_prints_without_the_book(
     assert capsys.readouterr().out == "b = 3\n"
 
 
+STRANGE = "<script>x</script> [a](b) **c** `d` kws_e_f $g$ | {h}`i` \\ &amp; ~~j~~ #k\n# l"
+
+
+def test_text_of_a_record_appears_as_it_is() -> None:
+    """As CommonMark, rendered, it is nothing but the text, in one line."""
+    markdown_it = pytest.importorskip("markdown_it")
+    page = markdown_it.MarkdownIt().enable(["table", "strikethrough"]).render(f"Audio: {pages.plain(STRANGE)}.")
+    assert page == f"<p>Audio: {html.escape(' '.join(STRANGE.split()))}.</p>\n"
+    usual = "Google Speech Commands v2 (P. Warden, 2018), CC BY 4.0; 10,000 test images, 94.3 %"
+    assert pages.plain(usual) == usual
+
+
+def test_what_records_say_about_themselves_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(chapter, "say", said.append)
+    monkeypatch.setattr(chapter, "recipes", lambda records: {"": ["a"], "rate <b>1</b>": ["kws_a", "kws_b"]})
+    monkeypatch.setattr(chapter.Part, "show", lambda *_: None)
+    monkeypatch.setattr(chapter.Part, "glue", lambda *_: None)
+    record = write_record(Run("kws", "baseline"), tmp_path)
+    chapter.Part(Results(sweep="quick", task="kws", methods={"baseline": [record]}, records=[record]), "kws").runs()
+    assert said == [r"*Not of a piece: kws\_a, kws\_b had another recipe: rate \<b\>1\</b\>.*"]
+
+
 def test_every_method_has_its_own_look() -> None:
     from trecx.models.methods import METHODS
 
@@ -451,10 +479,11 @@ def test_a_page_has_the_cells_of_its_source(source: str, kept: str) -> None:
     assert last.metadata["mystnb"]["figure"]["name"] == f"fig-a-b{live}"
 
 
-def test_captions_take_glued_values() -> None:
+@pytest.mark.parametrize(("value", "shown"), [("CIFAR-10", "CIFAR-10"), ("[a](b) <i>", r"\[a\](b) \<i\>")])
+def test_captions_take_glued_values(value: str, shown: str) -> None:
     page = both_pages()
-    glued = {"application/papermill.record/text/plain": "CIFAR-10"}
+    glued = {"application/papermill.record/text/plain": value}
     output = nbformat.v4.new_output("display_data", glued, metadata={"scrapbook": {"name": "data"}})
     page.cells[-1].outputs = [output]
     runner.fill_captions(page)
-    assert page.cells[-1].metadata["mystnb"]["figure"]["caption"] == "On CIFAR-10, {unknown}."
+    assert page.cells[-1].metadata["mystnb"]["figure"]["caption"] == f"On {shown}, {{unknown}}."
