@@ -43,7 +43,15 @@
     }
   }
 
-  window.addEventListener("load", () => setTimeout(silenceIcons));
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", mend);
-  else mend();
+  function watchIcons() {
+    silenceIcons();
+    each(".theme-switch-button", (button) => new MutationObserver(silenceIcons).observe(button, { childList: true, subtree: true }));
+  }
+
+  function start() {
+    mend();
+    watchIcons();
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
 })();
