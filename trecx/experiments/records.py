@@ -145,6 +145,16 @@ def mean_accuracy(records: Sequence[Record], exit_index: int = -1, split: str = 
     return float(np.mean([record.accuracies(split)[exit_index] for record in records]))
 
 
+def checksum(folders: Iterable[Path]) -> str:
+    """sha256 over the files of records, whatever their order: the same numbers give the same text."""
+    digest = hashlib.sha256()
+    for folder in sorted(set(folders), key=lambda folder: folder.name):
+        for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".csv", ".npz")):
+            digest.update(f"{folder.name}/{path.name}\n".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def open_record(path: str | Path) -> Record:
     """Return the record in the folder `path`, or of that name in the records folder or the book's.
 
