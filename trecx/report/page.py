@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from trecx.errors import TrecxError
 from trecx.experiments.records import checksum
+from trecx.files import whole_file
 from trecx.report.parameters import _is
 
 LONG = 12  # a table with more rows is folded
