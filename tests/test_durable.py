@@ -237,7 +237,7 @@ def test_a_table_and_a_file_whose_writing_is_killed_anywhere(roots: Path, monkey
 
     monkeypatch.setattr(IPython.display, "display", lambda *_, **__: None)
     monkeypatch.setattr(paths, "TABLES", roots / "tables")
-    monkeypatch.delenv("TRECX_TABLES", raising=False)
+    monkeypatch.setenv("TRECX_TABLES", str(paths.TABLES))
     (roots / "begin").mkdir()
     (roots / "begin" / "one.csv").write_text("old\n1\n")
     new = pd.DataFrame({"n": [1, 2]})

@@ -124,7 +124,7 @@ def test_a_run_without_a_record_is_named(sweep: list[Run], tmp_path: Path, monke
     said = f"31 of the 32 runs of sweep 'toy' have no published record, the first is {sweep[1].name}: run `python -m"
     with pytest.raises(TrecxError, match=re.escape(said)):
         published("toy")
-    (tmp_path / first / "manifest.json").unlink()
+    shutil.rmtree(tmp_path / first)
     with pytest.raises(TrecxError, match=r"32 of the 32 .* sweep toy --publish"):
         published("toy")
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.small import write_record
 from trecx import paths
 from trecx.errors import TrecxError
 from trecx.experiments import sweep
-from trecx.experiments.records import FILES
 from trecx.experiments.results import _changed, gather, published
 from trecx.experiments.runs import Run
 
@@ -48,10 +48,7 @@ def folders(monkeypatch: pytest.MonkeyPatch, sweeps: Path, tmp_path: Path) -> No
 def publish(runs: list[Run], *, but: str = "") -> None:
     for run in runs:
         if run.name != but:
-            target = paths.PUBLISHED / run.data / run.name
-            target.mkdir(parents=True)
-            for name in FILES:
-                (target / name).write_text("{}")
+            write_record(run, paths.PUBLISHED, n=12)
 
 
 def names(group: dict) -> dict:
