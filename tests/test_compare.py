@@ -1,6 +1,5 @@
 """What tables and comparisons are made of, and smaller networks without exits, against hand-worked numbers."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from trecx.analysis.compare import static_saving
 from trecx.evaluation.points import at
 from trecx.evaluation.trace import mean_line
-from trecx.experiments.records import Record, mean_accuracy
+from trecx.experiments.records import mean_accuracy
 
 
 @dataclass(frozen=True)
@@ -72,18 +71,11 @@ def test_the_mean_accuracy_is_over_seeds() -> None:
 
 
 def test_a_record_knows_what_its_manifest_says(tmp_path: Path) -> None:
-    manifest = {
-        "run": {"task": "ic", "method": "trecx_ev", "seed": 3},
-        "data": {"stand_in": True},
-        "cost": {"params": 12, "flops": [1, 3], "macs": [1, 2]},
-        "seconds": 60.5,
-    }
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    record = Record(tmp_path)
-    assert (record.task, record.method, record.seed, record.stand_in) == ("ic", "trecx_ev", 3, True)
-    assert (record.params, record.seconds) == (12, 60.5)
-    assert record.cost().tolist() == [1, 3]
-    assert record.cost("macs").tolist() == [1, 2]
+    record = write_record(Run("kws", "trecx_ev", seed=3), tmp_path, n=12)
+    assert (record.task, record.method, record.seed, record.stand_in) == ("kws", "trecx_ev", 3, False)
+    assert (record.params, record.seconds) == (28_248, 600)
+    assert record.cost().tolist() == [3_127_080, 5_647_920]
+    assert record.cost("macs").tolist() == record.manifest["cost"]["macs"]
     del record.run["seed"]
     assert record.seed is None  # released weights
 
