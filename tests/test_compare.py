@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.small import write_record
 from trecx.analysis.compare import static_saving
 from trecx.evaluation.points import at
 from trecx.evaluation.trace import mean_line
 from trecx.experiments.records import mean_accuracy
+from trecx.experiments.runs import Run
 
 
 @dataclass(frozen=True)
