@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from trecx.deploy import device, graphs, needs
 from trecx.deploy.export import Export, export
 from trecx.deploy.graphs import Affine
 from trecx.deploy.records import DeviceRecord, published
+from trecx.deploy.source import HAND_WRITTEN
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record, open_record, pack, write
 from trecx.experiments.runs import Run, cost_of, inputs, labels
@@ -295,3 +297,38 @@ def test_a_published_count_repeats(tmp_path: Path) -> None:
         pytest.skip("the published firmware was built with other versions")
     assert now["firmware_sha256"] == record.manifest["firmware_sha256"]
     assert now["stages"] == record.manifest["stages"]
+
+
+LOOP = """
+#include <stdio.h>
+#include "probe.h"
+
+int main(void)
+{
+    unsigned turns = 10000000u; /* of two instructions */
+
+    probe_start();
+    __asm__ volatile("1: subs %0, #1\\n bne 1b" : "+r"(turns));
+    printf("%lu\\n", (unsigned long)probe_ticks());
+    return 0;
+}
+"""
+
+
+@needs_arm
+@pytest.mark.slow
+def test_a_loop_of_known_length_counts_as_many_instructions(tmp_path: Path) -> None:
+    """Twenty million instructions are half a million ticks of SysTick; more than 2^24 ticks would wrap."""
+    for file in (HAND_WRITTEN / "Makefile", HAND_WRITTEN / "probe.h", HAND_WRITTEN / "probe_cortex_m.c"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "main.c").write_text(LOOP)
+    for empty in ("network.c", "exit.c", "exit.h", "network.h", "network.mk", "samples.bin"):
+        (tmp_path / empty).write_text("")
+    for machine in device.MACHINES:
+        for elf in tmp_path.glob("*.elf"):
+            elf.unlink()
+        done = subprocess.run(
+            ["make", "-s", "emulate", f"MACHINE={machine}"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        ticks = int((done.stdout + done.stderr).split()[-1])
+        assert ticks * device.INSTRUCTIONS_PER_TICK == pytest.approx(20_000_000, rel=1e-5)
