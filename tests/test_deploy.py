@@ -125,6 +125,15 @@ def test_stages_of_every_network_give_its_logits(method: str, task: str, tmp_pat
 
 
 @needs_onnx
+def test_operations_are_the_macs_of_the_cost_report(small_data: Dataset, tmp_path: Path) -> None:
+    run = Run("kws", "trecx_ev")
+    made = export([write_trained(run, small_data, tmp_path)], tmp_path / "out")
+    counted = made.manifest["operations"]
+    macs = [sum(stage[kind] for kind in ("conv", "pointwise", "depthwise")) for stage in counted]
+    assert np.cumsum(macs).tolist() == list(cost_of(run).macs)
+
+
+@needs_onnx
 def test_confident_samples_run_no_further_stage(small_data: Dataset, tmp_path: Path) -> None:
     made = export([write_trained(Run("kws", "trecx_ev"), small_data, tmp_path)], tmp_path / "out")
     trace = made.trace("test", [1.0, 2.0])

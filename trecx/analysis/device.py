@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import nnls
 
 from trecx import data
 from trecx.deploy.records import DROPS, DeviceRecord
@@ -101,6 +102,30 @@ def costs(records: Sequence[DeviceRecord]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+# What `trecx.deploy.graphs.operations` counts -> how a table says it.
+OPERATIONS = {
+    "conv": "multiplication of a convolution",
+    "pointwise": "multiplication of a 1x1 convolution or dense layer",
+    "depthwise": "multiplication of a depthwise convolution",
+    "outputs": "output of a convolution, brought to 8 bits",
+    "other": "value of another operator",
+}
+
+
+def operators(records: Sequence[DeviceRecord]) -> pd.DataFrame:
+    """Why instructions are not proportional to FLOPs: instructions of each kind of operation, fitted over all stages.
+
+    Least squares of the relative errors without negative values. The last row is the median relative error of a stage,
+    in percent.
+    """
+    counts = np.array([[stage[kind] for kind in OPERATIONS] for r in records for stage in r.manifest["operations"]])
+    total = np.array([stage["instructions"] for r in records for stage in r.manifest["stages"]])
+    each, _ = nnls(counts / total[:, None], np.ones(len(total)))
+    rows = [{"operation": name, "instructions": value} for name, value in zip(OPERATIONS.values(), each, strict=True)]
+    error = 100 * float(np.median(np.abs(counts @ each / total - 1)))
+    return pd.DataFrame([*rows, {"operation": "a stage's total is missed by, in percent", "instructions": error}])
 
 
 def accuracies(records: Sequence[DeviceRecord]) -> pd.DataFrame:

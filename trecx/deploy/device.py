@@ -23,7 +23,9 @@ MACHINES = {"mps2-an385": "Cortex-M3", "mps2-an386": "Cortex-M4F"}
 INSTRUCTIONS_PER_TICK = 40  # of SysTick at 25 MHz, where an instruction takes a nanosecond
 HOST_SAMPLES = 100
 EMULATED_SAMPLES = 20
-LOGIT_TOLERANCE = 1e-5  # of the largest logit: products of scales in another order
+# Of the largest logit: with products of scales in another order, a value half-way between two int8 steps (of a learned
+# pooling, say) may fall on the other side. Most networks agree to 1e-7.
+LOGIT_TOLERANCE = 2e-3
 NEVER = 2.0  # a threshold that no confidence reaches
 SECONDS = 900  # after which a run counts as hanging
 

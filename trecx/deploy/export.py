@@ -138,6 +138,7 @@ def export(records: Sequence[Record], folder: Path, *, c: bool = False, say: Say
     with whole_folder(folder.resolve()) as new:
         stages: dict[str, list[Any]] = {kind: [] for kind in KINDS}
         affines, maps = set(), 0
+        sizes = dict.fromkeys(KINDS, 0)
         for member in members:
             say(f"exporting {member.record.name}")
             shape = input_shape(member.run.task, member.run.resolution)
@@ -145,12 +146,14 @@ def export(records: Sequence[Record], folder: Path, *, c: bool = False, say: Say
             quantised, affine = graphs.quantise(traced, samples)
             affines.add(affine)
             for kind, graph in zip(KINDS, (traced, quantised), strict=True):
-                stages[kind] += graphs.cut(graph, maps)
-            maps += len({o.name for stage in stages["float"] for o in stage.graph.output if "maps" in o.name}) - maps
+                own = graphs.cut(graph, maps)
+                stages[kind] += own
+                sizes[kind] += graphs.weight_bytes(own)
+            maps += len({o.name for stage in own for o in stage.graph.output}) - len(own)
         (affine,) = affines  # all see the same samples
         for kind in KINDS:
             graphs.save(stages[kind], new / kind)
-        manifest = _manifest(members, affine, stages, len(samples))
+        manifest = _manifest(members, affine, stages, len(samples)) | {"bytes": sizes}
         run = {kind: Stages(_files(new, kind, len(stages[kind])), manifest["rule"]) for kind in KINDS}
         say("checking float stages against PyTorch")
         manifest["check"] = _compare(members, run["float"], x["test"][:COMPARED], first.run)
@@ -209,6 +212,12 @@ def _files(folder: Path, kind: str, stages: int) -> list[Path]:
     return [folder / kind / f"stage{k + 1}.onnx" for k in range(stages)]
 
 
+def code() -> str:
+    """Checksum of what makes an export: the modules and the hand-written C of this folder."""
+    files = sorted(f for f in Path(__file__).parent.rglob("*") if f.is_file() and f.suffix != ".pyc")
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def sha256(file: Path) -> str:
     """Checksum of a file."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
@@ -231,6 +240,7 @@ def _manifest(members: Sequence[_Member], affine: Affine, stages: dict[str, list
     return {
         "records": [member.record.name for member in members],
         "weights": [sha256(member.record.weights) for member in members],
+        "code": code(),
         "run": asdict(run),
         "data": {"checksum": members[0].record.manifest["data"]["checksum"]},
         "methods": [member.run.method for member in members],
@@ -243,7 +253,7 @@ def _manifest(members: Sequence[_Member], affine: Affine, stages: dict[str, list
         ],
         "maps": {name: shape for name, shape in shapes.items() if name.startswith("maps")},
         "cost": cost,
-        "bytes": {kind: graphs.weight_bytes(stages[kind]) for kind in KINDS},
+        "operations": [graphs.operations(stage) for stage in stages["int8"]],
         "activations": [graphs.peak_bytes(stage) for stage in stages["int8"]],
         "calibration": {"split": "train", "samples": samples, "ranges": "smallest and largest value"},
         "versions": versions() | needs.package_versions(needs.EXPORT.values()),

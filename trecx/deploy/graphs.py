@@ -198,10 +198,11 @@ def weight_bytes(stages: list[Any]) -> int:
 
 def shapes(stage: Any) -> dict[str, list[int]]:
     """Shape of every input and output of a stage."""
-    return {
-        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim]
-        for info in (*stage.graph.input, *stage.graph.output)
-    }
+    return {info.name: _sizes(info) for info in (*stage.graph.input, *stage.graph.output)}
+
+
+def _sizes(info: Any) -> list[int]:
+    return [dim.dim_value for dim in info.type.tensor_type.shape.dim]
 
 
 def peak_bytes(stage: Any) -> int:
@@ -225,6 +226,29 @@ def peak_bytes(stage: Any) -> int:
         for k in range(len(graph.node))
     ]
     return max(alive)
+
+
+def operations(stage: Any) -> dict[str, int]:
+    """What an int8 stage computes: multiplications by kind of layer, and values that are rounded to int8.
+
+    conv: of ordinary convolutions; pointwise: of 1x1 ones and dense layers; depthwise; outputs: values of convolutions,
+    each brought from 32 bits to 8; other: values of all other operators.
+    """
+    sizes = {**shapes(stage), **{info.name: _sizes(info) for info in stage.graph.value_info}}
+    kernels = {weight.name: [*weight.dims] for weight in stage.graph.initializer}
+    found = dict.fromkeys(("conv", "pointwise", "depthwise", "outputs", "other"), 0)
+    for node in stage.graph.node:
+        values = prod(sizes[node.output[0]])
+        if node.op_type == "QLinearConv":
+            kernel, groups = kernels[node.input[3]], {a.name: a.i for a in node.attribute}.get("group", 1)
+            kind = "depthwise" if groups > 1 else "pointwise" if kernel[2:] == [1, 1] else "conv"
+            found[kind] += values * prod(kernel[1:])
+            found["outputs"] += values
+        elif node.op_type == "QGemm":
+            found["pointwise"] += prod(kernels[node.input[3]])
+        else:
+            found["other"] += values
+    return found
 
 
 def save(stages: list[Any], folder: Path) -> None:

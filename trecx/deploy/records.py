@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from trecx import paths
 from trecx.deploy import device, needs
-from trecx.deploy.export import SEED, Export, Say, export, sha256
+from trecx.deploy.export import SEED, Export, Say, code, export, sha256
 from trecx.errors import TrecxError, check_choice
 from trecx.evaluation.points import chosen_point, point_at
 from trecx.evaluation.trace import Trace, at_thresholds
@@ -36,8 +36,8 @@ MACHINE = "mps2-an386"  # of the published records
 DROPS = (1, 0)  # percentage points below the baseline's accuracy
 LEVELS = 101  # of the benefit curve: quantiles of the confidences on validation
 UNITS = ("flops", "macs", "instructions")
-LATENCY_SAMPLES = 300
-REPEATS = 9
+LATENCY_SAMPLES = 100
+REPEATS = 15
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ def measure(
         "baseline": compared.name,
         **{key: known[key] for key in ("weights", "rule", "cost", "bytes", "accuracy", "check", "calibration")},
         **measured,
+        "operations": known["operations"],
         "curve": _curve(made),
         "float_thresholds": _float_thresholds(made, records, compared),
         "latency": _latency(made, reference, records, compared),
@@ -192,7 +193,7 @@ def _exported(records: Sequence[Record], say: Say) -> Export:
     if (folder / "export.json").is_file() and there.c.is_dir():
         same = there.manifest["weights"] == [sha256(r.weights) for r in records if r.weights.is_file()]
         now = needs.package_versions(needs.EXPORT.values())
-        if same and now.items() <= there.manifest["versions"].items():
+        if same and there.manifest.get("code") == code() and now.items() <= there.manifest["versions"].items():
             return there
     folder.parent.mkdir(parents=True, exist_ok=True)
     return export(records, folder, c=True, say=say)
@@ -251,8 +252,8 @@ def _float_thresholds(made: Export, records: Sequence[Record], compared: Record)
 def _latency(made: Export, reference: Export, records: Sequence[Record], compared: Record) -> dict[str, Any]:
     """Time of the float stages on this processor, exits really taken, relative to the baseline in the same run.
 
-    One thread, one sample at a time; processor time, so that other programs do not count; medians over repeats in
-    which networks and thresholds take turns. Thresholds are those of `_float_thresholds`.
+    One thread, one sample at a time; processor time, so that other programs hardly count. Ratios are taken within a
+    repeat, in which networks and thresholds take turns, then their median. Thresholds are those of `_float_thresholds`.
     """
     rows = np.random.default_rng(SEED).permutation(len(made.inputs("test")))[:LATENCY_SAMPLES]
     x, theirs = made.inputs("test")[rows], reference.inputs("test")[rows]
@@ -265,17 +266,20 @@ def _latency(made: Export, reference: Export, records: Sequence[Record], compare
         times["full"].append(_seconds(lambda: own.logits(x)))
         for drop, threshold in thresholds.items():
             times[drop].append(_seconds(lambda t=threshold: own.predict(x, t)))
-    base = median(times["baseline"])
+
+    def ratio(key: Any) -> float:
+        return round(median(own / base for own, base in zip(times[key], times["baseline"], strict=True)), 4)
+
     points = []
     for drop, threshold in thresholds.items():
         taken = own.predict(x, threshold)[1]
         shares = np.bincount(taken, minlength=len(made.manifest["stages"])) / len(taken)
-        points.append({"drop": drop, "ratio": round(median(times[drop]) / base, 4), "shares": shares.round(5).tolist()})
+        points.append({"drop": drop, "ratio": ratio(drop), "shares": shares.round(5).tolist()})
     return {
         "samples": len(x),
         "repeats": REPEATS,
-        "baseline_ms": round(1000 * base / len(x), 4),
-        "full_ratio": round(median(times["full"]) / base, 4),
+        "baseline_ms": round(1000 * median(times["baseline"]) / len(x), 4),
+        "full_ratio": ratio("full"),
         "points": points,
         "hardware": hardware(torch.device("cpu")) | {"threads": 1},
     }

@@ -405,6 +405,14 @@ ON_A_DEVICE = {
             | _each("weights; flash; stack; RAM; RAM, planned", ".1f"),
         ),
         Table(
+            "operators",
+            device.operators,
+            "Instructions of each kind of operation, fitted over all stages: why instructions are not saved as FLOPs "
+            "are.",
+            {},
+            {"instructions": ".1f"},
+        ),
+        Table(
             "accuracies",
             device.accuracies,
             "Accuracy of every exit on test in float32 and in int8.",
