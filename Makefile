@@ -11,7 +11,7 @@ PORT ?= 8000
 WORKERS ?= auto
 # What a user gives goes to the commands through the environment, as it is: recipes quote it, neither make nor a shell
 # reads what is in it.
-GIVEN := NB P NAME PROFILE PORT WORKERS KERAS
+GIVEN := NB P NAME PROFILE PORT WORKERS KERAS TORCH_INDEX
 $(foreach name,$(GIVEN),$(eval override $(name) := $$(value $(name))))
 export $(GIVEN)
 # PYTHON=python3.13 names the Python of a new .venv; the first of these is that of the published numbers.
@@ -106,7 +106,6 @@ FROM_INDEX ?= --index-url
 
 # TORCH_INDEX=... names an index of another build of torch, such as the one for processors alone. Its packages have the
 # pinned versions but not the pinned checksums, which are those of PyPI's files.
-export TORCH_INDEX
 TORCH := torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+
 
 # The environment. The stamp comes last, so that a stopped installation is not taken for a finished one.

@@ -202,7 +202,9 @@ def test_nothing_to_do_is_said_so(project: Path) -> None:
     planned = make(project, "-n", "book").stdout
     assert "runner" not in planned
     assert "Rendering" not in planned
-    assert "--publish -p source full" in make(project, "-n", "book", "PROFILE=full").stdout
+    planned = make(project, "-n", "book", "PROFILE=full").stdout
+    assert "runner 01_toy --publish" in planned
+    assert "-p source" in planned
 
 
 @pytest.mark.slow

@@ -106,6 +106,14 @@ def test_the_same_pythons_are_named_everywhere() -> None:
     assert all(text in (paths.ROOT / name).read_text() for name in ("README.md", "Makefile", "book/rerun.md"))
 
 
+def test_an_empty_variable_names_no_folder(tmp_path: Path) -> None:
+    """`TRECX_DATA= make data` must not write into whatever folder it is called from."""
+    environment = os.environ | {"TRECX_DATA": "", "TRECX_RECORDS": "", "PYTHONPATH": str(paths.ROOT)}
+    command = [sys.executable, "-c", "from trecx import paths; print(paths.DATA); print(paths.RECORDS)"]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.split() == [str(paths.ROOT / "data"), str(paths.ROOT / "_build/records")]
+
+
 # --- make .venv/.ready, on a toy
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trecx.errors import TrecxError
-from trecx.files import sync, whole_file
+from trecx.files import locked, sync, whole_file
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
@@ -32,6 +32,7 @@ def fetch(url: str, folder: Path, sha256: str | None = None, spare: int = 0) -> 
 
     Without a known `sha256` the checksum of the first complete download is written to checksums.json in `folder`, and
     the file must have it ever after ("trust on first use"). `spare` bytes must be free besides the file itself.
+    Another process that fetches it is waited for.
 
     Raises:
         TrecxError: no network, disk full, an answer that is not the archive, a wrong checksum. What was downloaded
@@ -40,13 +41,14 @@ def fetch(url: str, folder: Path, sha256: str | None = None, spare: int = 0) -> 
     target = folder / url.rsplit("/", 1)[-1]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        expected = sha256 or _first_use(folder).get(target.name)
-        if target.exists():
-            _hold_against(target, expected, folder / CHECKSUMS if sha256 is None else None)
-        else:
-            _download(url, target, expected, pinned=sha256 is not None, spare=spare)
-        for work in _unfinished(target):
-            _drop(work)
+        with locked(folder / ".locks" / f"{target.name}.lock", f"another process fetches {target.name}: waiting"):
+            expected = sha256 or _first_use(folder).get(target.name)
+            if target.exists():
+                _hold_against(target, expected, folder / CHECKSUMS if sha256 is None else None)
+            else:
+                _download(url, target, expected, pinned=sha256 is not None, spare=spare)
+            for work in _unfinished(target):
+                _drop(work)
     except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise TrecxError(f"{url} cannot be downloaded ({reason}): run the command again to go on") from error
