@@ -145,7 +145,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     from trecx.experiments.sweep import TEXTS, as_tuple
 
     given = {field.name: getattr(options, field.name) for field in fields(Run)}
-    given |= {field: as_tuple(field, given[field]) if given[field] else None for field in TEXTS}
+    given |= {field: None if given[field] is None else as_tuple(field, given[field]) for field in TEXTS}
     run = Run(**given)
     record = find(run)
     if record is None:

@@ -32,13 +32,12 @@ from trecx.errors import TrecxError
 from trecx.evaluation.trace import Trace
 from trecx.experiments.machine import versions
 from trecx.experiments.records import Record, whole_folder
-from trecx.experiments.runs import Run, inputs, labels, run_of
+from trecx.experiments.runs import Run, inputs, labels, network_of, run_of
 from trecx.models.build import input_shape
 from trecx.models.methods import get_method
 from trecx.models.network import inference
 from trecx.tasks import get_task
 from trecx.training.batches import scale
-from trecx.training.weights import load_weights
 
 Say = Callable[[str], None]
 
@@ -193,8 +192,7 @@ def _members(records: Sequence[Record]) -> list[_Member]:
     members = []
     for record in records:
         run = run_of(record)
-        network = run.network()
-        load_weights(network, record.weights)
+        network = network_of(record)
         members.append(_Member(record, run, network, network.num_exits))
     for field in ("data", "resolution", "extra_classes"):
         values = [getattr(member.run, field) for member in members]

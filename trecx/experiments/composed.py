@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from trecx.errors import TrecxError
+from trecx.experiments import runs
 from trecx.experiments.records import Record
 from trecx.experiments.runs import Design, run_of
 from trecx.models.build import input_shape
@@ -21,7 +22,6 @@ from trecx.models.cascade import Cascade, Resize, shortened
 from trecx.models.cost import Cost, Network, head_costs, parameters, peak_activations
 from trecx.models.network import EarlyExitNetwork
 from trecx.tasks import TASKS
-from trecx.training.weights import load_weights
 
 COUNTS = ("macs", "flops", "fvcore")  # of a manifest's cost, an entry an exit
 
@@ -185,10 +185,7 @@ def network_of(record: Record, *, trained: bool = False) -> Network:
         assert isinstance(whole, EarlyExitNetwork)
         return shortened(whole, record.exits, record.end)
     with torch.random.fork_rng(devices=[]):
-        network = run_of(record).design.build()
-    if trained:
-        load_weights(network, record.weights)
-    return network
+        return runs.network_of(record) if trained else run_of(record).design.build()
 
 
 @cache

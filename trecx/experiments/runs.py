@@ -598,10 +598,7 @@ def _taught_by(run: Run) -> Record:
 def _teacher(run: Run, device: torch.device) -> torch.nn.Module | None:
     """The trained network that `run` learns from, if there is one."""
     if run.teacher == "baseline":
-        record = _taught_by(run)
-        network = run_of(record).network()
-        load_weights(network, record.weights)
-        return network
+        return network_of(_taught_by(run))
     return start.teacher(run.start) if run.start and run.resolved_recipe.teacher else None
 
 

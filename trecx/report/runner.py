@@ -120,6 +120,9 @@ def _run(notebook: Path, values: Mapping[str, Any], publish: bool, name: str, wo
     source = str(values.get("source", ""))
     nbformat.write(for_source(nbformat.read(notebook, as_version=4), source), given)
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # or the kernel's debugger prints a warning each time
+    # Multiprocessing tidies up after a kernel that was ended, and would say so at length.
+    quiet = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))
     package = str(Path(__file__).parents[2])  # the kernel must import this package, installed or not
     os.environ["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
     # A rerun with other parameters must not replace the files of the book.
