@@ -45,7 +45,7 @@ plt.show()"""
 
 PAGES = {
     "intro": "# Toy\n\nThe best is {glue:text}`notebooks/01_toy.ipynb::best:.1f` % {cite:p}`ghanathe2023trecx`, "
-    "see {numref}`fig-toy` and {doc}`notebooks/01_toy`.\n",
+    "see {ref}`the figure <fig-toy>` and {doc}`notebooks/01_toy`.\n",
     "method": "# Method\n\nA sample leaves where\n\n$$\\max_k p_k > \\rho.$$ (eq-gate)\n\n"
     "Equation {eq}`eq-gate` is the gate; inline $p_k = \\mathrm{softmax}(z)_k$.\n\n"
     f"$$a = {' + '.join(f'x_{{{i}}}' for i in range(1, 40))}$$\n\n"

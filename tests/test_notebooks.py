@@ -433,7 +433,7 @@ def both_pages() -> Any:
     figure = {"mystnb": {"figure": {"name": "fig-a-b", "caption": "On {data}, {unknown}."}}}
     return new.new_notebook(
         cells=[
-            new.new_markdown_cell("See {numref}`fig-a-b` and {doc}`00_method`."),
+            new.new_markdown_cell("See {ref}`the figure <fig-a-b>` and {doc}`00_method`."),
             new.new_markdown_cell("Real.", metadata={"tags": ["real"]}),
             new.new_markdown_cell("Made up.", metadata={"tags": ["stand-in"]}),
             new.new_code_cell("1", metadata=figure),
@@ -447,7 +447,7 @@ def test_a_page_has_the_cells_of_its_source(source: str, kept: str) -> None:
     first, second, last = page.cells
     assert second.source == kept
     live = "-live" if source == "quick" else ""
-    assert first.source == f"See {{numref}}`fig-a-b{live}` and {{doc}}`00_method`."
+    assert first.source == f"See {{ref}}`the figure <fig-a-b{live}>` and {{doc}}`00_method`."
     assert last.metadata["mystnb"]["figure"]["name"] == f"fig-a-b{live}"
 
 
@@ -458,3 +458,15 @@ def test_captions_take_glued_values() -> None:
     page.cells[-1].outputs = [output]
     runner.fill_captions(page)
     assert page.cells[-1].metadata["mystnb"]["figure"]["caption"] == "On CIFAR-10, {unknown}."
+
+
+def test_what_stands_below_a_picture_is_no_figure_of_its_own() -> None:
+    page = both_pages()
+    new_output = nbformat.v4.new_output
+    figure = page.cells[-1]
+    figure.outputs = [new_output("display_data", {"image/svg+xml": ""}), new_output("display_data", {"text/html": "x"})]
+    runner.split_figures(page)
+    picture, below = page.cells[-2:]
+    assert [*picture.outputs[0].data] == ["image/svg+xml"]
+    assert [*below.outputs[0].data] == ["text/html"]
+    assert (len(picture.outputs), below.metadata["tags"], "mystnb" in below.metadata) == (1, ["remove-input"], False)

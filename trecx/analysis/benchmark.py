@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from trecx.analysis import tables
-from trecx.analysis.claims import CONCAT_ALIKE, Material, claims_table
+from trecx.analysis.claims import CONCAT_ALIKE, Material, as_table, find_claims
 from trecx.analysis.compare import against_static, difference, differences, place_differences, place_savings
 from trecx.analysis.compare import settled as can_be_settled
+from trecx.analysis.findings import Finding
 from trecx.errors import TrecxError
 from trecx.evaluation.points import oracle
 from trecx.experiments import reference, robustness
@@ -244,12 +245,18 @@ def heard(found: Results) -> dict[str, list[robustness.RobustnessRecord]]:
     return {method: records for method, records in results.items() if records}
 
 
-def claims(found: Results, unit: str = "flops") -> pd.DataFrame:
+def findings(found: Results) -> list[Finding]:
     """The paper's claims about this task, our verdicts, and the numbers behind them."""
     task = found.task
     placement = found.places.get("trecx_ev", {}) if task == "kws" else {}  # claim C10 is about DS-CNN
     material = Material({task: found.groups}, placement, found.extra_class, **MATERIAL.get(found.sweep, {}))
-    return claims_table(material, {task: TASKS[task].title if found.stand_in else TASKS[task].full_title})
+    name = TASKS[task].title if found.stand_in else TASKS[task].full_title
+    return [finding.renamed({task: name}) for finding in find_claims(material)]
+
+
+def claims(found: Results, unit: str = "flops") -> pd.DataFrame:
+    """The same as a table."""
+    return as_table(findings(found))
 
 
 def gates(found: Results, unit: str = "flops") -> pd.DataFrame:

@@ -29,7 +29,8 @@ from trecx.models.methods import label_of
 from trecx.paper import paper
 from trecx.tasks import TASKS
 
-VERDICTS = ("reproduced", "partly", "not settled", "contradicted", "not testable here")
+NOT_HERE = "not testable here"
+VERDICTS = ("reproduced", "partly", "not settled", "contradicted", NOT_HERE)
 
 # The limits that verdicts are given by; `RULES` puts them into words.
 COUNTS_APART = 0.5  # percent between our counts and the printed ones (C1)
@@ -113,16 +114,17 @@ def find_claims(material: Material) -> list[Finding]:
         if (finding := find(replace(material, results=left) if left else material)) is None:
             continue
         if (stand_in and claim not in ON_COUNTS) or not left:
-            finding = replace(finding, verdict="not testable here")
+            given = [replace(item, verdict=item.verdict and NOT_HERE) for item in finding.evidence]
+            finding = replace(finding, verdict=NOT_HERE, evidence=tuple(given))
         if aside := tuple(f"{task} left out: {reason}" for task, reason in why.items() if task in material.results):
             finding = replace(finding, notes=aside if left else (", ".join(why.values()),))
         found.append(finding)
     return found
 
 
-def claims_table(material: Material, names: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """One row a claim that can be judged: what the paper says, the verdict, the evidence; `names` of tasks."""
-    return as_table(finding.renamed(names or {}) for finding in find_claims(material))
+def claims_table(material: Material) -> pd.DataFrame:
+    """One row a claim that can be judged: what the paper says, the verdict, the evidence."""
+    return as_table(find_claims(material))
 
 
 def as_table(findings: Iterable[Finding]) -> pd.DataFrame:

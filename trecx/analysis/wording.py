@@ -59,7 +59,8 @@ def in_a_line(item: Evidence) -> str:
 
     if np.isnan(item.estimate):
         return "No mean cost that both can have." if item.by_seed else "Not reached by every seed."
-    said = f"The paper: {number(item.paper)}{unit}. " if np.isfinite(item.paper) else ""
+    beside = np.isfinite(item.paper) and item.verdict != "not testable here"
+    said = f"The paper: {number(item.paper)}{unit}. " if beside else ""
     ours = f"We: {number(item.estimate)}{unit}"
     if np.isfinite(item.low):
         ours += f" [{number(item.low)}, {number(item.high)}]"

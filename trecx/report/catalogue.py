@@ -45,9 +45,19 @@ class Table:
     hidden: tuple[str, ...] = ()
 
     def show(
-        self, frame: pd.DataFrame, *, name: str = "", unit: str = "flops", title: str = "", samples: str = "samples"
+        self,
+        frame: pd.DataFrame,
+        *,
+        name: str = "",
+        unit: str = "flops",
+        title: str = "",
+        samples: str = "samples",
+        folded: bool | None = None,
     ) -> None:
-        """Put a frame on the page under `name`; TrecxError if nothing is in it."""
+        """Put a frame on the page under `name`; TrecxError if nothing is in it.
+
+        `folded`: whether a reader opens it first, as `trecx.report.page.show_table`.
+        """
         if frame.empty:
             raise TrecxError(f"table {self.name} is empty: these runs have nothing for it")
         frame = frame.drop(columns=[*self.hidden])
@@ -58,6 +68,7 @@ class Table:
             units={c: u.format(cost=tables.cost_unit(unit)) for c, u in self.units.items() if c in frame},
             formats={c: f for c, f in self.formats.items() if c in frame},
             missing=self.missing,
+            folded=folded,
         )
 
 
@@ -262,7 +273,7 @@ TABLES = {
     )
 }
 
-_TASKS = "ic; kws; vww; CIFAR-10; Speech Commands; visual wake words"  # a page may print their data
+_TASKS = "ic; kws; vww; CIFAR-10; Speech Commands; Visual Wake Words"  # a page may print their data
 
 TOGETHER = {
     table.name: table

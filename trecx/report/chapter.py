@@ -1,21 +1,43 @@
 """One benchmark's chapter: the tables and figures of one sweep's results, and the values of its running text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from trecx.analysis import benchmark, tables
-from trecx.analysis.claims import TOPICS, VERDICTS
+from trecx.analysis.claims import TOPICS, VERDICTS, as_table
+from trecx.analysis.compare import against_static, difference, static_saving
+from trecx.analysis.findings import Finding
+from trecx.analysis.saving import saving, smaller_draws
+from trecx.evaluation.stats import percentile_interval
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 from trecx.models.methods import label_of
-from trecx.report import figures
+from trecx.paper import paper
+from trecx.report import figures, overview
 from trecx.report.catalogue import TABLES
-from trecx.report.page import glue, plain, say
+from trecx.report.page import draw, glue, plain, say
 from trecx.report.provenance import as_asked, recipe_text, recipes
+
+# What a share of the filters is called.
+SHARES = {
+    "0.875": "7/8 of the filters",
+    "0.8125": "13/16 of the filters",
+    "0.75": "3/4 of the filters",
+    "0.625": "5/8 of the filters",
+    "0.5": "half of the filters",
+}
+
+
+def in_words(network: str) -> str:
+    """A smaller network's name in words: `resolution 80` is `80 x 80 pixels`."""
+    side = network.removeprefix("resolution ")
+    return f"{side} x {side} pixels" if side != network else network
+
 
 # Reference of the operating points -> what the values about it are called in the text.
 REFERENCES = {"own baseline": "own", "paper's baseline": "constant", "own final exit": "final"}
@@ -52,10 +74,14 @@ class Part:
         """Store a value for the running text."""
         glue(f"{self.key or self.name}-{name}", value)
 
-    def show(self, name: str, **options: object) -> pd.DataFrame:
-        """Put a table of the catalogue on the page, and return it."""
+    def show(self, name: str, folded: bool | None = True, **options: object) -> None:
+        """Put a table of the catalogue on the page, folded unless told."""
+        self._show(name, folded, **options)
+
+    def _show(self, name: str, folded: bool | None = True, **options: object) -> pd.DataFrame:
         frame = TABLES[name].compute(self.found, self.unit, **options)
-        TABLES[name].show(frame, name=f"{self.name}-{name}", unit=self.unit, title=self.title, samples=self.samples)
+        about = {"title": self.title, "samples": self.samples}
+        TABLES[name].show(frame, name=f"{self.name}-{name}", unit=self.unit, folded=folded, **about)
         return frame
 
     def runs(self) -> None:
@@ -78,7 +104,7 @@ class Part:
 
     def standalone(self) -> None:
         """Every exit alone, and glue for baseline, early and final exit (texts, in percent) and the number of seeds."""
-        at = self.show("standalone")
+        at = self._show("standalone")
         at = at.set_index(["method", at["exit"] == "final"])["accuracy"]
         for key, place in (("baseline", ("Baseline", True)), ("final", ("T-RecX", True)), ("early", ("T-RecX", False))):
             self.glue(key, f"{at[place]:.2f} %")
@@ -87,22 +113,94 @@ class Part:
         self.glue("seeds", len(self.found.methods["trecx_ev"]))
 
     def curves(self, *methods: str) -> Figure:
-        """Benefit curves of those of the methods that were trained.
+        """Benefit curves of those of the methods that were trained, with the smaller networks without exits.
 
-        Beside them smaller networks, and on the paper's data its points and the released weights.
+        On the paper's data a second panel has the authors' released weights and what the paper prints: one training
+        each, mostly less accurate than ours, so that one panel for both would squeeze the two.
         """
         groups = {m: self.found.groups[m] for m in methods if m in self.found.groups}
         own = tables.references(self.found.task, self.found.methods["baseline"], with_paper=False)["own baseline"]
         target = 100 * float(np.ravel(own)[-1]) - 1
-        figure = figures.benefit_curves(groups, target=target, unit=self.unit, static=self.found.static, legend=False)
-        (ax,) = figure.axes
-        if self.with_paper and self.unit == "flops":
-            figures.paper_points(ax, self.found.task)
-        if self.with_paper:
-            figures.released(ax, {m: self.authors[m] for m in methods if m in self.authors}, self.unit)
-        figure.set_size_inches(6.2, 6.0)
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        return figure
+        authors = {m: [self.authors[m]] for m in methods if m in self.authors} if self.with_paper else {}
+        printed = self.found.task if self.with_paper and self.unit == "flops" else ""
+        return figures.curves_and_released(groups, self.found.static, authors, target, self.unit, printed)
+
+    def show_curves(self, *methods: str, name: str) -> None:
+        """Put `curves` on the page, with what they were drawn from; `name` is that of the figure."""
+        groups = [self.found.groups.get(m, []) for m in methods]
+        beside = [self.authors.get(m) for m in methods] if self.with_paper else []
+        draw(self.curves, *methods, name=name, records=[groups, self.found.static, beside])
+
+    def show_smaller(self, name: str, method: str = "trecx_ev") -> None:
+        """A figure of what a method is better than each smaller network without exits, at that network's cost."""
+        frame = against_static(self.found.methods[method], self.found.static, self.unit)
+        frame = frame[np.isfinite(frame["gain"])].rename(columns={"gain": "estimate"})
+        frame["label"] = [
+            f"{SHARES.get(str(network).removeprefix('width '), in_words(str(network)))} ({cost:.1f} M)"
+            for network, cost in zip(frame["network"], frame["cost"], strict=True)
+        ]
+        records = [self.found.methods[method], self.found.static]
+        label = f"{label_of(method)} minus the smaller network (points)"
+        draw(figures.dots, frame, label, name=name, records=records)
+
+    def show_differences(self, name: str, versus: Mapping[str, tuple[str, str]], exit_index: int = -1) -> None:
+        """A figure of paired differences at one exit: `versus` is what a row is called -> two methods."""
+        groups, printed = self.found.groups, self._printed()
+        rows = []
+        for label, (first, second) in versus.items():
+            if groups.get(first) and groups.get(second):
+                gain = difference(groups[first], groups[second], exit_index)
+                rows.append({"label": label} | gain._asdict() | {"paper": printed.get((first, second), np.nan)})
+        used = [groups.get(m, []) for pair in versus.values() for m in pair]
+        draw(figures.dots, pd.DataFrame(rows), "difference in test accuracy (points)", name=name, records=used)
+
+    def _printed(self) -> dict[tuple[str, str], float]:
+        """What the paper says of the final exit of one method minus that of another, where its figures may stand."""
+        if not self.with_paper:
+            return {}
+        row, gain = paper()["table_1"][self.found.task], paper()["claims"]["C6"]["final_accuracy_gain"]
+        return {
+            ("trecx_ev", "baseline"): row["trecx"]["final_accuracy"] - row["baseline"]["accuracy"],
+            ("trecx_ev", "trecx_no_ev"): gain[self.found.task],
+        }
+
+    def show_savings(self, name: str, methods: Sequence[str]) -> None:
+        """A figure of what methods save one point below our own baseline, and glue for T-RecX's saving.
+
+        The threshold is chosen on validation; a seed that misses the accuracy counts as saving nothing.
+        """
+        groups = self.found.groups
+        rows: list[dict[str, Any]] = []
+        for method in (m for m in methods if m in groups):
+            found = saving(groups, 1, method, self.unit)
+            missed = "" if found.reached == len(found.by_seed) else f" ({found.seeds})"
+            rows.append({"label": label_of(method) + missed} | found.interval._asdict())
+            if method == "trecx_ev":
+                self.glue("saves", "{:.1f} % [{:.1f}, {:.1f}]".format(*found.interval))
+                self.glue("reached", found.seeds)
+                rows[-1]["paper"] = paper()["headline"]["reduction"][self.found.task] if self.with_paper else np.nan
+        smaller = static_saving(groups["baseline"], self.found.static, unit=self.unit)
+        if np.isfinite(smaller.saved):
+            draws = smaller_draws(groups, self.found.static)
+            interval = percentile_interval(draws, smaller.saved) if self.unit == "flops" else None
+            low, high = interval[1:] if interval else (np.nan, np.nan)
+            rows.append({"label": "a smaller network, no exit", "estimate": smaller.saved, "low": low, "high": high})
+            self.glue("smaller-saves", f"{smaller.saved:.1f} % [{low:.1f}, {high:.1f}]")
+        used = [groups.get(m, []) for m in ("baseline", *methods)] + [self.found.static]
+        draw(
+            figures.dots,
+            pd.DataFrame(rows),
+            f"{'FLOPs' if self.unit == 'flops' else 'MACs'} saved (%)",
+            name=name,
+            records=used,
+        )
+
+    def findings(self) -> list[Finding]:
+        """The claims that these runs speak to, and glue for the verdicts in a line."""
+        found = benchmark.findings(self.found)
+        grouped = [(v, ", ".join(f"{TOPICS[f.claim]} ({f.claim})" for f in found if f.verdict == v)) for v in VERDICTS]
+        self.glue("verdicts", "; ".join(f"{verdict}: {claims}" for verdict, claims in grouped if claims))
+        return found
 
     def points(self) -> pd.DataFrame:
         """Operating points of every method and seed, see `trecx.analysis.tables.method_points`."""
@@ -126,9 +224,9 @@ class Part:
         self.glue("least-p", f"{min(1.0, 2 / 2**seeds):.3g}")
         self.show("differences")
 
-    def verdicts(self) -> None:
-        """The paper's claims that these runs speak to, and glue for them in a line."""
-        frame = self.show("claims")
-        named = [f"{TOPICS[claim]} ({claim})" for claim in frame["claim"]]
-        grouped = [(v, ", ".join(np.array(named)[frame["verdict"] == v])) for v in VERDICTS]
-        self.glue("verdicts", "; ".join(f"{verdict}: {claims}" for verdict, claims in grouped if claims))
+    def verdicts(self, figure: str = "") -> None:
+        """The claims that these runs speak to: a forest plot named `figure`, and a folded table of the evidence."""
+        found = self.findings()
+        if figure:
+            draw(overview.forest, found, name=figure, records=self.found.records)
+        TABLES["claims"].show(as_table(found), name=f"{self.name}-claims", title=self.title, folded=True)

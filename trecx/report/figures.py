@@ -92,7 +92,6 @@ def benefit_curves(
     target: float | None = None,
     unit: str = "flops",
     static: Mapping[str, Sequence[Record]] | None = None,
-    legend: bool = True,
 ) -> Figure:
     """One panel of `draw_curves`, with a line at `target` percent (the accuracy one point below the baseline).
 
@@ -103,8 +102,39 @@ def benefit_curves(
     if target is not None:
         ax.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
     static_points(ax, static or {}, unit)
-    if legend:
-        ax.legend(loc="lower right")
+    ax.legend(loc="lower right")
+    return figure
+
+
+def curves_and_released(
+    groups: Group,
+    static: Group,
+    authors: Group,
+    target: float,
+    unit: str = "flops",
+    printed: str = "",
+) -> Figure:
+    """Benefit curves of our trainings above, and those of the authors' released weights below, if there are any.
+
+    target: percent, one point below our baseline. printed: the task whose points in Table 1 stand in the lower panel.
+    """
+    below = bool(authors or printed)
+    figure, axes = _subplots(1 + below, figsize=(6.2, 6.6 if below else 4.6), sharex=True, squeeze=False)
+    ours = axes[0, 0]
+    draw_curves(ours, groups, unit)
+    ours.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
+    static_points(ours, static, unit)
+    if below:
+        ours.set(title="Trained here, the mean over seeds", xlabel="")
+        theirs = axes[1, 0]
+        draw_curves(theirs, authors, unit)
+        theirs.set_title("The authors' released weights, one training each" if authors else "As the paper prints")
+        if printed:
+            paper_points(theirs, printed)
+    handles: dict[str, Any] = {}
+    for ax in axes[::-1, 0]:
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -369,6 +399,30 @@ def answers(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def dots(frame: pd.DataFrame, xlabel: str) -> Figure:
+    """A dot with its interval a row, stars for the paper's values; the line marks zero.
+
+    Columns of `frame`: label, estimate, low, high (NaN: no interval), and paper, if it says anything.
+    """
+    printed = frame.get("paper", pd.Series(np.nan, frame.index))
+    figure, ax = _subplots(figsize=(6.6, 0.36 * len(frame) + 1.1))
+    for k, row in enumerate(frame.itertuples()):
+        ends = [[row.estimate - row.low], [row.high - row.estimate]] if np.isfinite(row.low) else None
+        ax.errorbar([row.estimate], [k], xerr=ends, fmt="o", color=COLOURS["trecx_ev"], capsize=3, label="here")
+        if np.isfinite(printed.iloc[k]):
+            look: dict[str, Any] = {"markersize": 10, "markerfacecolor": "none", "linestyle": "none"}
+            ax.plot([printed.iloc[k]], [k], "*", color="#000000", label="the paper", **look)
+    ax.axvline(0, color="#000000", linewidth=0.8)
+    ax.set_yticks(range(len(frame)), frame["label"])
+    ax.set_ylim(len(frame) - 0.4, -0.6)
+    ax.set_xlabel(xlabel)
+    ax.grid(axis="y", visible=False)
+    if np.isfinite(printed).any():
+        handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2)
+    return figure
+
+
 def paper_points(ax: Axes, task: str) -> None:
     """What Table 1 prints, in MFLOPs and percent: the baseline, and T-RecX one, two and three points below it."""
     printed = paper()["table_1"][task]
@@ -377,14 +431,3 @@ def paper_points(ax: Axes, task: str) -> None:
     look: dict[str, Any] = {"markersize": 9, "markerfacecolor": "none", "linestyle": "none"}
     ax.plot(*points[0], marker="*", color=COLOURS["baseline"], label="Baseline, paper", **look)
     ax.plot(*zip(*points[1:], strict=True), marker="*", color=COLOURS["trecx_ev"], label="T-RecX, paper", **look)
-
-
-def released(ax: Axes, records: Mapping[str, Record], unit: str = "flops") -> None:
-    """Released weights, one training each: dotted benefit curves, and an open square for the network without exits."""
-    for method, record in records.items():
-        look: dict[str, Any] = {"color": style(method)["color"], "label": f"{label_of(method)}, released weights"}
-        if method_of(method).head:
-            ax.plot(*curve_line(record, unit), linestyle=(0, (1, 1.2)), linewidth=1.6, **look)
-        else:
-            cost, accuracy = record.manifest["cost"][unit][-1] / 1e6, 100 * record.accuracies()[-1]
-            ax.plot(cost, accuracy, "s", markersize=9, markerfacecolor="none", **look)

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from trecx.analysis import overview
-from trecx.analysis.claims import RULES, TOPICS
+from trecx.analysis.claims import NOT_HERE, RULES, TOPICS
 from trecx.analysis.findings import Evidence, Finding
 from trecx.analysis.wording import evidence_text, in_a_line
+from trecx.experiments.results import gather
 from trecx.paper import paper
-from trecx.report.style import OURS, PLAIN, STYLES
+from trecx.paths import BOOK
+from trecx.report.style import OURS, PLAIN, STYLES, setup
+
+FIRST = BOOK / "_static" / "savings.svg"  # the first page and the README show it; a test holds it against the records
 
 # What a verdict looks like: a sign beside the word, so that no reader needs the colour.
 SIGNS = {
@@ -23,14 +28,14 @@ SIGNS = {
     "partly": "\N{ALMOST EQUAL TO}",
     "not settled": "?",
     "contradicted": "\N{MULTIPLICATION SIGN}",
-    "not testable here": "\N{EN DASH}",
+    NOT_HERE: "\N{EN DASH}",
 }
 COLOURS = {
     "reproduced": "#00705A",
     "partly": "#7A6000",
     "not settled": "#5F5F5F",
     "contradicted": "#B03A00",
-    "not testable here": "#5F5F5F",
+    NOT_HERE: "#5F5F5F",
 }
 
 # Panels of the forest plot: title -> claims, and how its axis is named. C1 counts exactly and needs no picture.
@@ -79,8 +84,25 @@ def _series(ax: Axes, series: str, rows: pd.DataFrame) -> None:
     ax.plot(curve["lost"], curve["saved"], **look, label=overview.label(series))
     for row in chosen.itertuples():
         ends = [[row.saved - row.low], [row.high - row.saved]]
-        point = {"color": look["color"], "marker": STYLES[series]["marker"], "markersize": 7, "capsize": 3}
+        point: dict[str, Any] = {
+            "color": look["color"],
+            "marker": STYLES[series]["marker"],
+            "markersize": 7,
+            "capsize": 3,
+        }
         ax.errorbar([row.lost], [row.saved], ends if np.isfinite(row.low) else None, **point, zorder=5)
+
+
+def points(frame: pd.DataFrame) -> str:
+    """What is drawn but for the curves, as CSV: rows of `trecx.analysis.overview.savings`, rounded."""
+    return frame[frame["kind"] != "curve"].to_csv(index=False, lineterminator="\n", float_format="%.2f")
+
+
+def write_first_figure(path: Path = FIRST) -> None:
+    """Write the figure of the first page and the README, with its numbers inside, from published records."""
+    setup()
+    frame = overview.savings(gather("published"))
+    savings(frame).savefig(path, metadata={"Description": points(frame), "Date": None})
 
 
 def forest(findings: Iterable[Finding]) -> Figure:
@@ -110,7 +132,7 @@ def _forest_panel(ax: Axes, rows: Sequence[tuple[str, Evidence]]) -> None:
         ends = [[item.estimate - item.low], [item.high - item.estimate]] if np.isfinite(item.low) else None
         look: dict[str, Any] = {"fmt": "o", "color": COLOURS[item.verdict], "capsize": 2.5, "markersize": 5}
         ax.errorbar([item.estimate], [k], xerr=ends, **look, label="here, 95 % interval")
-        if np.isfinite(item.paper):
+        if np.isfinite(item.paper) and item.verdict != NOT_HERE:
             ax.plot([item.paper], [k], "*", color="#000000", markersize=9, markerfacecolor="none", label="the paper")
         word = f"{SIGNS[item.verdict]} {item.verdict}"
         place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 10}
@@ -120,7 +142,7 @@ def _forest_panel(ax: Axes, rows: Sequence[tuple[str, Evidence]]) -> None:
     ax.tick_params(axis="x", labelsize=10)
     if rows[0][1].unit != "%" or any(item.estimate <= 1 for _, item in rows):
         ax.axvline(0, color="#000000", linewidth=0.8)
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
 
 
@@ -182,3 +204,7 @@ def counted(findings: Iterable[Finding]) -> Mapping[str, int]:
     """How many claims have each verdict."""
     found = pd.Series([finding.verdict for finding in findings]).value_counts()
     return {verdict: int(found.get(verdict, 0)) for verdict in SIGNS}
+
+
+if __name__ == "__main__":
+    write_first_figure()

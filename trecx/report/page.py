@@ -3,16 +3,21 @@
 import html
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from trecx.errors import TrecxError
+from trecx.experiments.records import checksum
 from trecx.files import whole_file
 from trecx.report.parameters import _is
+
+LONG = 12  # a table with more rows is folded
 
 
 class _Words(str):
@@ -43,6 +48,13 @@ def plain(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|$~&^])", r"\\\1", " ".join(str(value).split()))
 
 
+def put(page: str) -> None:
+    """Put HTML on the page, from anywhere in a cell."""
+    from IPython.display import display
+
+    display({"text/html": page, "text/plain": re.sub(r"<[^>]+>", " ", page)}, raw=True)
+
+
 def say(text: str) -> None:
     """Put a sentence (Markdown) on the page, from anywhere in a cell; `plain` is for what others wrote in it."""
     from IPython.display import Markdown, display
@@ -57,11 +69,15 @@ def show_table(
     units: Mapping[str, str] | None = None,
     formats: Mapping[str, str | Callable[[Any], str]] | None = None,
     missing: str = "–",
+    folded: bool | None = None,
 ) -> None:
     """Show a table that readers can sort and download.
 
     The runner (`make book`, `make notebook`) also has it written, to the folder that it names in TRECX_TABLES. A
     notebook that runs in Jupyter or papermill alone writes nothing: the files in `book/tables` are the book's.
+
+    On the page an interval stands in the column of its estimate: `low` and `high` behind a column are shown as
+    `41.0 [39.5, 42.5]`. The file keeps them apart.
 
     Args:
         df: the values, unrounded: the CSV file carries them as they are. A named index becomes columns.
@@ -70,6 +86,7 @@ def show_table(
         units: unit of a column, shown and written beside its name.
         formats: how a column's numbers look, as a format specification (`".2f"`, `"+.1f"`) or a function.
         missing: shown for NaN and None, such as "not reached".
+        folded: whether a reader opens it first; by default where it has more than `LONG` rows.
     """
     from IPython.display import display
 
@@ -85,37 +102,137 @@ def show_table(
     headers = [f"{c} ({units[c]})" if units and c in units else c for c in columns]
 
     csv = df.set_axis(headers, axis=1).to_csv(index=False, lineterminator="\n")
-    if folder := os.environ.get("TRECX_TABLES"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with whole_file(Path(folder) / f"{name}.csv") as file:
-            file.write(csv.encode())
+    _write_csv(name, csv)
 
     head, body = [], []
     numeric = {c: pd.api.types.is_numeric_dtype(df[c]) and df[c].dtype != bool for c in columns}
     # Counts that share a column with a gap are floats to pandas, but should not look like floats.
     default = {c: ",.0f" if numeric[c] and (df[c].dropna() % 1 == 0).all() else ".4g" for c in columns}
-    for c in columns:
+    forms = {c: (formats or {}).get(c, default[c]) for c in columns}
+    with_ends = _estimates(columns)
+    shown = [c for c in columns if not (with_ends and c in ("low", "high"))]
+    for c in shown:
         unit = f' <span class="unit">({html.escape(units[c])})</span>' if units and c in units else ""
-        head.append(f'<th scope="col"{_class(numeric[c])}>{html.escape(c)}{unit}</th>')
-    for row in df.itertuples(index=False, name=None):
+        ends = ' <span class="unit">[95 %]</span>' if c == with_ends else ""
+        head.append(f'<th scope="col"{_class(numeric[c])}>{html.escape(c)}{unit}{ends}</th>')
+    for row in df.to_dict("records"):
         cells = []
-        for c, value in zip(columns, row, strict=True):
-            text = html.escape(_text(value, (formats or {}).get(c, default[c]), missing))
+        for c in shown:
+            value = row[c]
+            text = html.escape(_text(value, forms[c], missing))
+            if c == with_ends and not (pd.isna(row["low"]) or pd.isna(row["high"])):
+                text += f" [{_text(row['low'], forms['low'], '')}, {_text(row['high'], forms['high'], '')}]"
             key = f' data-value="{value}"' if _is(value, float) and not pd.isna(value) else ""
             cells.append(f"<td{_class(numeric[c] or bool(key))}{key}>{text}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     label = html.escape(caption)
-    page = (
-        f'<figure class="trecx-table" id="table-{name}">\n'
-        f'<figcaption id="table-{name}-caption">{label}</figcaption>\n'
+    table = (
         f'<div class="trecx-scroll" role="region" tabindex="0" aria-label="Table: {label}">\n'
         f'<table class="sortable" aria-labelledby="table-{name}-caption">\n'
         f"<thead><tr>{''.join(head)}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>\n"
-        # The file travels inside the link: it works without a server and from file://.
-        f'<a class="trecx-csv" download="{name}.csv" href="data:text/csv;charset=utf-8,{quote(csv)}">Download CSV</a>\n'
-        f"</figure>"
+        f"{_csv_link(name, csv)}\n"
     )
+    title = f'<figcaption id="table-{name}-caption">{label}</figcaption>\n'
+    if len(df) > LONG if folded is None else folded:
+        rows = f"{len(df)} row{'s' * (len(df) != 1)}"
+        summary = f'<summary><span id="table-{name}-caption">{label}</span> <em>{rows}</em></summary>'
+        table, title = f"<details>{summary}\n{table}</details>\n", ""
+    page = f'<figure class="trecx-table" id="table-{name}">\n{title}{table}</figure>'
     display({"text/html": page, "text/plain": f"{caption}\n{df.to_string(index=False)}"}, raw=True)
+
+
+def _estimates(columns: Sequence[str]) -> str:
+    """The column whose interval the columns `low` and `high` hold: the one in front of them; empty without them."""
+    if "low" not in columns or "high" not in columns:
+        return ""
+    place = columns.index("low")
+    return columns[place - 1] if place and columns[place + 1 : place + 2] == ["high"] else ""
+
+
+def _write_csv(name: str, csv: str) -> None:
+    # The runner names the folder: a notebook that runs elsewhere must not replace the files of the book.
+    if folder := os.environ.get("TRECX_TABLES"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(folder) / f"{name}.csv") as file:
+            file.write(csv.encode())
+
+
+def _csv_link(name: str, csv: str, words: str = "Download CSV") -> str:
+    # The file travels inside the link: it works without a server and from file://.
+    return f'<a class="trecx-csv" download="{name}.csv" href="data:text/csv;charset=utf-8,{quote(csv)}">{words}</a>'
+
+
+def draw(function: Callable[..., Figure], *args: Any, name: str, records: Any = None, **kwargs: Any) -> None:
+    """Show the figure that a function draws, and below it where it comes from.
+
+    The line below names data set, seeds, records with their checksum, the drawing function and the command that makes
+    the page, and holds what is drawn as CSV, also written to `book/tables/NAME.csv`. Records are looked for in the
+    function's arguments.
+
+    Args:
+        function: returns a figure.
+        args, kwargs: what it is given.
+        name: of the CSV file; that of the figure.
+        records: where they are not among the arguments.
+    """
+    from IPython.display import display
+
+    figure = function(*args, **kwargs)
+    display(figure)
+    csv = drawn(figure).to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    _write_csv(name, csv)
+    found = [*_records(records if records is not None else [args, kwargs])]
+    code = f"{function.__module__.replace('.', '/')}.py"
+    parts = [*_of_records(found), f"drawn by {function.__name__} in <code>{code}</code>"]
+    if command := os.environ.get("TRECX_COMMAND"):
+        parts.append(f"made by <code>{html.escape(command)}</code>")
+    parts.append(_csv_link(name, csv, f"CSV of {html.escape(name)}"))
+    line = f'<p class="trecx-made">{" · ".join(parts)}</p>'
+    display({"text/html": line, "text/plain": re.sub(r"<[^>]+>", "", line)}, raw=True)
+
+
+def _of_records(records: Sequence[Any]) -> list[str]:
+    """Data sets, seeds, number and checksum of records, as HTML."""
+    if not records:
+        return []
+    data = sorted({str(r.manifest["data"]["title"]) for r in records if "data" in r.manifest})
+    seeds = {seed for r in records if (seed := r.manifest.get("run", {}).get("seed")) is not None}
+    parts = [html.escape(", ".join(data))] if data else []
+    parts += [f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"] if seeds else []
+    count = f"{len(records)} record{'s' * (len(records) != 1)}"
+    return [*parts, f"{count}, sha256 {checksum(r.folder for r in records)[:12]}"]
+
+
+def _records(value: Any) -> Iterator[Any]:
+    """The records in nested arguments, each once."""
+    found: dict[Path, Any] = {}
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(getattr(item, "folder", None), Path):
+            found.setdefault(item.folder, item)
+        elif isinstance(item, Mapping):
+            todo += item.values()
+        elif isinstance(item, list | tuple):
+            todo += item
+    yield from (found[folder] for folder in sorted(found))
+
+
+def drawn(figure: Figure) -> pd.DataFrame:
+    """What a figure shows, in numbers: panel, series, x, y of every line and marker, and of bars their ends."""
+    rows: list[tuple[str, str, float, float]] = []
+    for k, ax in enumerate(figure.axes):
+        panel = ax.get_title() or ax.get_title("left") or ax.get_ylabel() or str(k + 1)
+        for line in ax.lines:
+            label = str(line.get_label())
+            series = "" if label.startswith("_") else label
+            xy = np.broadcast_arrays(line.get_xdata(), line.get_ydata())
+            rows += [(panel, series, x, y) for x, y in zip(*map(np.ravel, xy), strict=True)]
+        for bars in ax.containers:
+            for bar in getattr(bars, "patches", ()):
+                x, y = bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height()
+                rows.append((panel, str(bars.get_label()), x, y))
+    return pd.DataFrame(rows, columns=["panel", "series", "x", "y"])
 
 
 def _class(numeric: bool) -> str:

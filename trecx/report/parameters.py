@@ -4,7 +4,9 @@ Papermill alone would only log a warning about a misspelt parameter and go on wi
 """
 
 import ast
+import html
 import numbers
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +108,32 @@ def _injected(namespace: Mapping[str, Any]) -> list[str]:
 
 def _unknown_parameters(unknown: Iterable[str], known: Iterable[str]) -> str:
     return f"unknown parameter {', '.join(unknown)}: choose from {', '.join(known)}"
+
+
+def show_parameters(namespace: Mapping[str, Any]) -> None:
+    """Put the parameters of a page on it as a small table, with the command that changes them.
+
+    Args:
+        namespace: `globals()` of the notebook.
+    """
+    from IPython.display import display
+
+    (cell,) = [source for source in namespace["In"] if "  # type: " in source][:1]
+    rows = []
+    for name, default, kind, meaning in re.findall(r"^(\w+) = (.*?)  # type: (\S+)  # (.*)$", cell, flags=re.MULTILINE):
+        value = repr(namespace[name]).replace("'", '"')
+        texts = (name, kind, default, value, meaning)
+        rows.append("".join(f"<td>{html.escape(text)}</td>" for text in texts))
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("parameter", "type", "default", "here", "meaning"))
+    given = "-p source quick -p seed 3" if {"source", "seed"} <= namespace.keys() else "-p NAME VALUE"
+    command = f"make notebook NB={os.environ.get('TRECX_NOTEBOOK', 'NAME')} P='{given}'"
+    page = (
+        '<details class="trecx-parameters"><summary>Parameters of this page, and how to rerun it with others</summary>'
+        f'<div class="trecx-scroll" role="region" tabindex="0" aria-label="Parameters"><table><thead><tr>{head}</tr>'
+        f"</thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table></div>"
+        f"<p>Another value: <code>{html.escape(command)}</code></p></details>"
+    )
+    display({"text/html": page, "text/plain": command}, raw=True)
 
 
 def parse_parameters(notebook: Path, given: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def for_source(notebook: Any, source: str) -> Any:
     if source == "quick":
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = re.sub(r"(\{numref\}`fig-[a-z0-9-]+)`", rf"\1{LIVE.replace('_', '-')}`", cell.source)
+                named = r"(\{(?:num)?ref\}`(?:[^`<]*<)?fig-[a-z0-9-]+)"
+                cell.source = re.sub(named, rf"\1{LIVE.replace('_', '-')}", cell.source)
             if figure := cell.metadata.get("mystnb", {}).get("figure"):
                 figure["name"] += LIVE.replace("_", "-")
     return notebook
@@ -75,6 +76,21 @@ def fill_captions(notebook: Any) -> None:
                 lambda found: plain(glued[found[1]]) if found[1] in glued else found[0],
                 figure["caption"],
             )
+
+
+def split_figures(notebook: Any) -> None:
+    """Give the text that a figure's cell shows a cell of its own, below, in place: each output would be a figure."""
+    from nbformat.v4 import new_code_cell
+
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        texts = [output for output in cell.get("outputs", []) if "text/html" in output.get("data", {})]
+        if cell.metadata.get("mystnb", {}).get("figure") and texts:
+            cell.outputs = [output for output in cell.outputs if output not in texts]
+            # The book leaves a cell without source out.
+            cells.append(new_code_cell("# where it comes from", metadata={"tags": ["remove-input"]}, outputs=texts))
+    notebook.cells = cells
 
 
 def run(notebook: Path, values: Mapping[str, Any], publish: bool) -> int:
@@ -109,6 +125,9 @@ def _run(notebook: Path, values: Mapping[str, Any], publish: bool, name: str, wo
     # A rerun with other parameters must not replace the files of the book.
     tables = paths.TABLES if publish else RUNS / f"{notebook.stem}_tables"
     os.environ["TRECX_TABLES"] = str(tables)
+    shown = "".join(f" -p {key} {value}" for key, value in values.items())
+    os.environ["TRECX_NOTEBOOK"] = notebook.stem
+    os.environ["TRECX_COMMAND"] = f"make notebook NB={notebook.stem}" + f" P='{shown.strip()}'" * bool(shown)
     where = output.relative_to(paths.ROOT)
     order = sources()
     shown = "".join(f", {key}={value}" for key, value in values.items())
@@ -123,6 +142,10 @@ def _run(notebook: Path, values: Mapping[str, Any], publish: bool, name: str, wo
         return 1
     executed = nbformat.read(output, as_version=4)
     fill_captions(executed)
+    split_figures(executed)
+    for cell in executed.cells:  # the page shows parameters as a table
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"].append("remove-cell")
     nbformat.write(executed, output)
     if publish:
         target = paths.BOOK / "notebooks" / output.name
@@ -159,6 +182,7 @@ def _executed(given: Path, output: Path, values: Mapping[str, Any], work: Path) 
                 kernel_name="python3",
                 cwd=str(paths.NOTEBOOKS),
                 progress_bar=False,
+                iopub_timeout=300,  # a large figure on a busy machine takes longer than the usual 4 s
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
                 extra_arguments=[f"--IPKernelApp.exec_lines={watch}"],

@@ -1,0 +1,194 @@
+"""What pages show: tables that fold, figures with their origin, parameters, verdicts, the first figure."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from trecx import paths
+from trecx.analysis import overview as rows
+from trecx.analysis import saving, together
+from trecx.analysis.claims import CLAIMS, TOPICS
+from trecx.analysis.compare import static_saving
+from trecx.analysis.findings import Evidence, Finding
+from trecx.evaluation.stats import Interval
+from trecx.experiments.records import Record, checksum
+from trecx.experiments.results import gather
+from trecx.experiments.runs import Run
+from trecx.report import overview, page, parameters
+
+from .small import write_record
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The HTML that a cell puts on its page."""
+    import IPython.display
+
+    found: list[str] = []
+
+    def display(what: Any, raw: bool = False) -> None:
+        found.append(what["text/html"] if raw else "figure")
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    monkeypatch.setenv("TRECX_TABLES", str(tmp_path / "tables"))
+    return found
+
+
+def write_group(folder: Path, method: str, accuracy: float, width: float = 1.0) -> list[Record]:
+    runs = [Run("kws", method, "speech_commands", "fast", seed, width=width) for seed in (0, 1, 2)]
+    return [write_record(run, folder, 400, accuracy) for run in runs]
+
+
+def test_an_interval_stands_beside_its_estimate_and_apart_in_the_file(shown: list[str], tmp_path: Path) -> None:
+    frame = pd.DataFrame({"method": ["a", "b"], "saved": [41.0, 8.9], "low": [39.5, np.nan], "high": [42.5, np.nan]})
+    form = dict.fromkeys(("saved", "low", "high"), ".1f")
+    page.show_table(frame, "t", "Savings.", units={"saved": "%"}, formats=form)
+    assert '<td class="num" data-value="41.0">41.0 [39.5, 42.5]</td>' in shown[0]
+    assert '<td class="num" data-value="8.9">8.9</td>' in shown[0]
+    assert shown[0].count("<th ") == 2
+    assert (tmp_path / "tables/t.csv").read_text().splitlines()[0] == "method,saved (%),low,high"
+
+
+def test_long_tables_are_folded(shown: list[str]) -> None:
+    for n in (page.LONG, page.LONG + 1):
+        page.show_table(pd.DataFrame({"n": range(n)}), "t", "Numbers.")
+    page.show_table(pd.DataFrame({"n": [1]}), "t", "Numbers.", folded=True)
+    assert ["<details>" in text for text in shown] == [False, True, True]
+    assert '<summary><span id="table-t-caption">Numbers.</span> <em>13 rows</em></summary>' in shown[1]
+
+
+def line(records: list[Record]) -> Figure:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([1, 2], [len(records), 4], label="ours")
+    ax.set_title("panel")
+    return figure
+
+
+def test_a_figure_says_where_it_comes_from(shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRECX_COMMAND", "make notebook NB=02_keyword_spotting")
+    records = write_group(tmp_path / "records", "trecx_ev", 0.8)
+    page.draw(line, records, name="fig-a")
+    figure, origin = shown
+    assert figure == "figure"
+    digest = checksum(record.folder for record in records)
+    for part in (
+        "3 seeds",
+        f"3 records, sha256 {digest[:12]}",
+        "make notebook NB=02_keyword_spotting",
+        "drawn by line",
+    ):
+        assert part in origin
+    csv = "panel,series,x,y\npanel,ours,1,3\npanel,ours,2,4\n"
+    assert (tmp_path / "tables/fig-a.csv").read_text() == csv
+    (link,) = re.findall(r'href="data:text/csv;charset=utf-8,([^"]+)"', origin)
+    assert unquote(link) == csv
+
+
+def test_the_checksum_follows_the_bytes_of_a_record_and_not_their_order(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(name)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    before = checksum(folders)
+    parts = [f"{n}/manifest.json\n".encode() + hashlib.sha256(n.encode()).digest() for n in ("a", "b")]
+    assert before == hashlib.sha256(b"".join(parts)).hexdigest() == checksum(folders[::-1])
+    (tmp_path / "b" / "manifest.json").write_text("c")
+    assert checksum(folders) != before
+
+
+def test_bars_are_given_by_their_ends() -> None:
+    figure = Figure()
+    figure.subplots().bar([1, 2], [3, 4], label="samples")
+    frame = page.drawn(figure)
+    assert frame[["x", "y"]].to_numpy().tolist() == [[1, 3], [2, 4]]
+
+
+def test_parameters_are_shown_with_the_command_that_changes_them(
+    shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRECX_NOTEBOOK", "01_toy")
+    cell = 'source = "quick"  # type: str  # quick or full\nseed = 0  # type: int  # random seed'
+    parameters.show_parameters({"In": ["", cell], "source": "quick", "seed": 3})
+    assert "<td>seed</td><td>int</td><td>0</td><td>3</td><td>random seed</td>" in shown[0]
+    assert "make notebook NB=01_toy P=&#x27;-p source quick -p seed 3&#x27;" in shown[0]
+
+
+def finding(claim: str, verdict: str) -> Finding:
+    gain = Evidence("gain", "CIFAR-10", -0.43, "points", -0.78, -0.08, 0.6, verdict=verdict)
+    return Finding(claim, verdict, (gain,))
+
+
+def test_every_claim_has_an_anchor_that_the_strip_leads_to() -> None:
+    found = [finding(claim, "contradicted") for claim in CLAIMS]
+    strip = overview.strip(found, "page.html")
+    for claim in CLAIMS:
+        assert f'href="page.html#{claim.lower()}"' in strip
+        assert TOPICS[claim] in strip
+    card = overview.cards([finding("C3", "not settled")])
+    assert card.startswith('<section class="trecx-claim" id="c3">')
+    minus = "\N{MINUS SIGN}"
+    assert f"The paper: +0.60. We: {minus}0.43 [{minus}0.78, {minus}0.08]. Not settled." in card
+    assert "All evidence" in card
+
+
+def test_the_forest_shows_ours_the_papers_and_the_verdict() -> None:
+    (ax,) = overview.forest([finding("C6", "contradicted")]).axes
+    assert ax.get_yticklabels()[0].get_text() == "C6  CIFAR-10"
+    assert [text.get_text() for text in ax.texts] == ["\N{MULTIPLICATION SIGN} contradicted"]
+    (unseen,) = ax.patches
+    assert unseen.get_width() == pytest.approx(2 * 0.35)  # the interval's half-width on either side of zero
+    assert 0.6 in [float(line.get_xdata()[0]) for line in ax.lines]
+
+
+def test_a_saving_counts_a_miss_as_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = {"baseline": write_group(tmp_path, "baseline", 0.8), "trecx_ev": write_group(tmp_path, "trecx_ev", 0.8)}
+    found = saving.saving(group, resamples=20)
+    by_seed = saving.saved(group, "kws")[saving.OURS]
+    assert found.by_seed == pytest.approx(by_seed, nan_ok=True)
+    assert found.interval.estimate == pytest.approx(np.nan_to_num(by_seed).mean())
+    assert found.seeds == f"{np.isfinite(by_seed).sum()} of 3 seeds"
+
+
+def test_other_draws_of_a_smaller_network_lie_around_what_it_saves(tmp_path: Path) -> None:
+    group = {"baseline": write_group(tmp_path, "baseline", 0.9)}
+    static = {
+        "width 0.75": write_group(tmp_path, "baseline", 0.89, 0.75),
+        "width 0.5": write_group(tmp_path, "baseline", 0.8, 0.5),
+    }
+    exact = static_saving(group["baseline"], static).saved
+    draws = saving.smaller_draws(group, static, resamples=200)
+    assert np.quantile(draws, 0.01) < exact < np.quantile(draws, 0.99)
+    assert saving.smaller_draws(group, {}).shape == (0,)
+
+
+@pytest.mark.parametrize(("wanted", "cost"), [(89.5, 100 - 20 / 3), (85.0, 70.0), (80.0, 60.0)])
+def test_a_place_on_the_line_through_networks(wanted: float, cost: float) -> None:
+    costs, accuracies = np.array([100.0, 80.0, 60.0]), np.array([90.0, 88.5, 81.5])
+    assert saving.place_on_line(costs, accuracies, wanted) == pytest.approx(cost)
+
+
+@pytest.mark.slow
+def test_the_first_figure_and_the_readme_are_of_the_records() -> None:
+    """Otherwise: `python -m trecx.report.overview` draws it again."""
+    found = gather("published")
+    text = overview.FIRST.read_text(encoding="utf-8")
+    (inside,) = re.findall(r"<dc:description>(.*?)</dc:description>", text, flags=re.DOTALL)
+    assert inside == overview.points(rows.savings(found))
+    table = together.headline(found).set_index("threshold")
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    for row in ("chosen on validation; a miss saves nothing", "no exit: a smaller network, chosen on validation"):
+        assert "{mean:.1f} %".format(**table.loc[row]) in readme
+        assert "[{low:.1f}, {high:.1f}]".format(**table.loc[row]) in readme
+
+
+def test_unknown_ends_leave_a_dot_alone() -> None:
+    item = Evidence.of("gain", "CIFAR-10", Interval(0.1, np.nan, np.nan), paper=0.6)
+    assert np.isnan(item.seen)
