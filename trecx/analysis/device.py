@@ -63,9 +63,14 @@ def savings(records: Sequence[DeviceRecord]) -> pd.DataFrame:
 
 
 def _latency(record: DeviceRecord, base: DeviceRecord, drop: int) -> dict[str, float]:
-    """Latency saved, and FLOPs saved by the same exits, in percent."""
+    """Latency saved, and FLOPs saved by the same exits, in percent; NaN where no threshold keeps the accuracy.
+
+    Also NaN where the record has no latency: that of a busy machine is worth nothing and is not published.
+    """
     found = record.manifest["latency"]
-    if len(record.cost("flops")) == 1:
+    if found is None:
+        points = []
+    elif len(record.cost("flops")) == 1:
         reached = record.accuracy("float", "val")[-1] >= base.accuracy("float", "val")[-1] - drop / 100
         points = [{"ratio": found["full_ratio"], "shares": [1.0]}] if reached else []
     else:

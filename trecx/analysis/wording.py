@@ -148,10 +148,9 @@ def _place(finding: Finding) -> str:
 
 
 def _int8(finding: Finding) -> str:
-    (small,) = finding.evidence
+    smaller = ", ".join(f"{item.measure} {item.estimate:.1f} %" for item in finding.evidence)
     return (
-        f"{small.measure} {small.estimate:.1f} % smaller, a count of bytes (paper {small.paper} %, of a file that "
-        "also holds a graph); accuracy in 8 bits is not measured here"
+        f"{smaller} smaller, a count of bytes (paper {finding.evidence[0].paper} %, of a file that also holds a graph)"
     )
 
 
