@@ -19,6 +19,8 @@ from trecx.report.style import WAYS
 
 from .small import write_results
 
+pytestmark = pytest.mark.slow  # each builds every table of a benchmark from records
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:

@@ -152,6 +152,7 @@ def test_impossible_shortenings_are_refused(method: str, exits: list[str], end: 
         shortened(build("kws", method), exits, end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["kws", "ic"])
 def test_costs_of_shortened_records_are_those_of_the_network(task: str, tmp_path: Path) -> None:
     record = write_record(Run(task, "sdn_fair"), tmp_path)
@@ -280,6 +281,7 @@ def test_peak_memory_by_hand() -> None:
     assert peak_activations(build("kws", "trecx_concat"), TASKS["kws"].input_shape) == 16_000 + 32 * 13 * 3
 
 
+@pytest.mark.slow
 def test_a_cascade_keeps_its_input_while_the_first_network_runs(tmp_path: Path) -> None:
     wide, narrow = build("kws", "baseline"), build("kws", "baseline", width=0.5)
     assert peak_activations(Cascade(wide, narrow), TASKS["kws"].input_shape) == 16_000 + 49 * 10

@@ -22,6 +22,8 @@ from trecx.report.chapter import Part
 
 from .small import write_record
 
+pytestmark = pytest.mark.slow  # each builds every table of a benchmark from records
+
 SHOWN = (
     "frozen",
     "frozen-savings",

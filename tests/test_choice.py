@@ -134,6 +134,7 @@ def by_hand(found: Results, loss: float, unit: str = "flops") -> tuple[str, floa
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "unit"), [(0, "flops"), (5, "flops"), (5, "macs")])
 def test_the_recommendation_is_the_cheapest_on_validation(found: Results, loss: float, unit: str) -> None:
     label, _ = by_hand(found, loss, unit)
@@ -204,6 +205,7 @@ def test_few_seeds_count_only_for_want_of_others(tmp_path: Path) -> None:
 
 
 # Published records.
+@pytest.mark.slow
 def test_records_that_are_held_against_each_other_are_trained_alike() -> None:
     found = alike("vww")
     assert {(r.run["recipe"], r.run["start"], r.run["epochs"]) for r in found.records} == {
@@ -215,6 +217,7 @@ def test_records_that_are_held_against_each_other_are_trained_alike() -> None:
         alike("asr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "least", "options"),
     [("vww", 0.48, []), ("kws", 0.72, []), ("kws", 0.69, ["--guarantee", "0.9"]), ("vww", 0.0, ["--loss", "0"])],

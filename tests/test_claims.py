@@ -20,6 +20,8 @@ from trecx.paper import paper
 
 from .small import write_record
 
+pytestmark = pytest.mark.slow  # each builds every table of a benchmark from records
+
 
 def records(method: str, folder: Path, accuracy: float, task: str = "kws", extra: int = 0) -> list[Record]:
     data = {"kws": "speech_commands", "ic": "cifar10"}[task]

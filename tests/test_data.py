@@ -102,6 +102,7 @@ def test_quick_set(built: Callable[[str], data.Dataset], name: str, shape: tuple
         assert len({np.round(x[y == k].mean(), 6) for k in range(len(found.classes))}) == len(found.classes)
 
 
+@pytest.mark.slow
 def test_building_again_gives_the_same_bytes(built: Callable[[str], data.Dataset]) -> None:
     assert store.checksum(photos.build()) == built("quick_photos").checksum
 

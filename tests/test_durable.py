@@ -138,6 +138,7 @@ def every_kill(begin: Path, root: Path, action: Callable[[], Any], check: Callab
             return number - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [False, True], ids=["new", "over an old one"])
 def test_a_record_whose_writing_is_killed_anywhere_is_whole_or_as_before(roots: Path, there: bool) -> None:
     old = trained(0, roots / "begin" / "records")
@@ -165,6 +166,7 @@ def test_a_record_whose_writing_is_killed_anywhere_is_whole_or_as_before(roots: 
     assert points >= 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
 def test_publishing_that_is_killed_anywhere_loses_no_record_and_no_weights(roots: Path, again: bool) -> None:
     worse, better = trained(0, roots / "made", 0.3), trained(1, roots / "made", 0.9)
@@ -187,6 +189,7 @@ def test_publishing_that_is_killed_anywhere_loses_no_record_and_no_weights(roots
     assert [r.name for r in all_records(DATA) if r.weights.is_file()] == [better.name]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_anywhere_goes_on_to_the_same_record(
     roots: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +266,7 @@ def test_a_file_that_another_process_is_writing_is_not_swept(tmp_path: Path) -> 
     assert [p.name for p in tmp_path.iterdir()] == ["set.npz"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "reason", "calls"),
     [
@@ -450,6 +454,7 @@ def _hold(records: Path, name: str, ready: Any) -> None:
         signal.pause()
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_free_again(roots: Path, capfd: pytest.CaptureFixture[str]) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()

@@ -373,6 +373,7 @@ def test_joined_maps_have_to_lie_between(accuracies: tuple[float, ...], verdict:
     assert finding.verdict == verdict
 
 
+@pytest.mark.slow
 def test_examples_are_the_surest_and_the_least_sure_of_a_record(found: Results) -> None:
     (record, _) = found.methods["trecx_ev"]
     labels, scores = record.predictions["test_labels"], record.trace().scores[:, 0]

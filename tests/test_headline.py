@@ -18,6 +18,8 @@ from trecx.tasks import TASKS
 
 from .small import write_record
 
+pytestmark = pytest.mark.slow  # each builds every table of a benchmark from records
+
 # The heads of the project's own sweeps: three seeds of baseline and T-RecX, and two smaller networks.
 SWEEP = """
 defaults: {{task: {task}, data: {data}, recipe: {recipe}, start: "{start}"}}

@@ -283,6 +283,7 @@ def test_taps_of_resnet_are_those_of_the_paper() -> None:
     assert tap_shapes(BACKBONES["kws"](), (1, 49, 10))["block2"] == (64, 25, 5)
 
 
+@pytest.mark.slow
 def test_every_tap_takes_every_head() -> None:
     for task, backbone in BACKBONES.items():
         for tap in list(tap_shapes(backbone(), TASKS[task].input_shape))[:-1]:

@@ -12,6 +12,7 @@ from trecx.report import style
 from trecx.training import recipes
 
 
+@pytest.mark.slow
 def test_examples_on_extending_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Python block of the page, one after the other, as a reader would type them."""
     text = (paths.BOOK / "extend.md").read_text(encoding="utf-8")

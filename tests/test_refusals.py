@@ -335,6 +335,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_text_that_is_no_ascii_in_a_c_locale(empty: Path) -> None:
     path = empty / "sweep.yaml"
     path.write_text("runs: [{task: kws, method: méthode}]", encoding="utf-8")

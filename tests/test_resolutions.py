@@ -99,6 +99,7 @@ def fit(state: Path | None = None, **options: Any) -> EarlyExitNetwork:
     return network
 
 
+@pytest.mark.slow
 def test_training_keeps_the_convolutions_shared_and_goes_on_after_a_stop(tmp_path: Path) -> None:
     network, state = fit(), tmp_path / "state.safetensors"
     first, second = network.backbone

@@ -198,6 +198,7 @@ def test_words_taken_for_silence_are_counted() -> None:
     assert words == pytest.approx(200 / 3)
 
 
+@pytest.mark.slow
 def test_records_from_weights_to_the_page(records: dict[str, Record], audio: Path, folders: Path) -> None:
     clips = robustness.read_clips(audio)
     found = robustness.evaluate_robustness([*records.values()], clips, publish=True)

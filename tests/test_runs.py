@@ -605,6 +605,7 @@ def test_network_with_start_weights_answers_as_the_trained_one(small_pictures: D
         assert network.final.classifier.weight[:, 256:].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_every_look_of_two_resolutions_starts_as_the_trained_network(small_pictures: Dataset) -> None:
     trained, network = write_start(), Run("vww", "two_resolutions", start="mlperf_tiny").network().eval()
     start.apply(network, "mlperf_tiny")

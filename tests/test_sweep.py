@@ -175,6 +175,7 @@ def test_finished_runs_are_kept_and_published(folders: Path, monkeypatch: pytest
     sweep.execute_all([tiny(0), tiny(1)], to_publish=True, say=lines.append)
 
 
+@pytest.mark.slow
 def test_publishing_is_repeatable(folders: Path) -> None:
     record = publish(execute(tiny()))
     before = {path.name: path.read_bytes() for path in record.folder.iterdir()}
