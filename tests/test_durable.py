@@ -187,6 +187,7 @@ def test_publishing_that_is_killed_anywhere_loses_no_record_and_no_weights(roots
     assert [r.name for r in all_records(DATA) if r.weights.is_file()] == [better.name]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_anywhere_goes_on_to_the_same_record(
     roots: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
