@@ -136,6 +136,10 @@ def test_what_cannot_be_is_refused(given: dict[str, object], says: str) -> None:
         Run(**{"task": "kws", "method": "nested", **given})  # type: ignore[arg-type]
 
 
+def test_the_whole_backbone_is_no_other_run() -> None:
+    assert Run("kws", "baseline", ends="block4") == Run("kws", "baseline")
+
+
 def test_the_methods_own_widths_are_no_other_run() -> None:
     own = METHODS["nested"].narrow["kws"]
     assert Run("kws", "nested", narrow=own) == Run("kws", "nested")

@@ -39,10 +39,11 @@ from trecx.experiments.records import (
     write,
 )
 from trecx.files import whole_file
+from trecx.models.backbones import BACKBONES
 from trecx.models.build import build, input_shape
 from trecx.models.cost import Cost, measure
 from trecx.models.methods import Method, Ramp, get_method
-from trecx.models.network import EarlyExitNetwork
+from trecx.models.network import EarlyExitNetwork, stages
 from trecx.tasks import TASKS, get_task
 from trecx.training import start
 from trecx.training.batches import Examples, resize, scale, to_input
@@ -157,6 +158,8 @@ class Run:
             raise TrecxError(f"start {self.start!r} has no network inside: choose another method than 'nested'")
         if self.narrow == method.narrow.get(self.task):
             self._set("narrow", None)
+        if self.ends and self.ends == _last_stage(self.task):
+            self._set("ends", "")
         if task.input_shape[1:] == (self.resolution, self.resolution):
             self._set("resolution", 0)
         self._settle_taps(method)
@@ -290,6 +293,13 @@ class Design:
             narrow=self.narrow,
             ends=self.ends,
         )
+
+
+@cache
+def _last_stage(task: str) -> str:
+    """The stage that a task's backbone ends with."""
+    with torch.random.fork_rng(devices=[]):
+        return stages(BACKBONES[task]())[-1][0]
 
 
 # Both build each network once, however many runs share it, and leave torch's random state alone.
