@@ -171,7 +171,7 @@ def test_published_savings(capsys: pytest.CaptureFixture[str]) -> None:
     rows = pd.DataFrame(json.loads(capsys.readouterr().out))
     saved = rows[rows["drop"] == 1].set_index(["task", "way"])["saved"]
     for task, runs in gather("published").items():
-        headline = np.nan_to_num(together.saved(runs, task)["own baseline", "validation"]).mean()
+        headline = np.nan_to_num(together.saved(runs.methods, task)["own baseline", "validation"]).mean()
         assert saved[task, "T-RecX"] == pytest.approx(headline)
     assert saved["kws", beyond.ROWS["cascade"]] > 70
     assert saved["vww", beyond.ROWS["exits"]] > 48

@@ -115,7 +115,7 @@ def test_a_rerun_ends_in_a_page_and_keeps_earlier_ones(project: Path) -> None:
         assert article.index("What was changed") < article.index("Saves 41.0 %")
         assert off in article
         assert "Kaya" in article  # the citation, by its author
-        assert "Fig. 1" in article
+        assert "The one figure." in article
         assert "{" not in article.replace("{numref}", "{")
         assert 'href="../../html/notebooks/00_method.html">The method</a>' in text
         assert (page.parent / "02_kws.ipynb").is_file()
