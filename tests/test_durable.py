@@ -235,7 +235,7 @@ def test_a_training_that_is_killed_anywhere_goes_on_to_the_same_record(
     assert trained.count(2) < 2 * points  # what was trained is not trained again
 
 
-def test_a_table_and_a_file_whose_writing_is_killed_anywhere(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_whose_writing_is_killed_anywhere(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import IPython.display
 
     monkeypatch.setattr(IPython.display, "display", lambda *_, **__: None)
@@ -249,6 +249,29 @@ def test_a_table_and_a_file_whose_writing_is_killed_anywhere(roots: Path, monkey
         assert (paths.TABLES / "one.csv").read_text() in ("old\n1\n", "n\n1\n2\n")
 
     points = every_kill(roots / "begin", paths.TABLES, lambda: show_table(new, "one", "Numbers."), check)
+    print(f"{points} places to be killed at")
+    assert points >= 4
+
+
+def test_prepared_data_whose_writing_is_killed_anywhere(tmp_path: Path) -> None:
+    path, begin = tmp_path / "data" / "set.npz", tmp_path / "begin"
+    old, new = ({key: np.full(3, value, np.uint8) for key in store.REQUIRED} for value in (1, 2))
+    store.write(begin / path.name, old, 1)
+
+    def action() -> None:
+        store.write(path, new, 1)
+        for note in path.parent.glob("*.json"):  # names inode and times
+            note.unlink()
+
+    def check() -> None:
+        arrays, _ = store.read(path, "make it again")
+        assert arrays["x_train"].tolist() in ([1, 1, 1], [2, 2, 2])
+        for note in path.parent.glob("*.json"):
+            note.unlink()
+
+    for note in begin.glob("*.json"):
+        note.unlink()
+    points = every_kill(begin, path.parent, action, check)
     print(f"{points} places to be killed at")
     assert points >= 4
 
