@@ -37,6 +37,12 @@ def small_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def heed_signals() -> None:
+    """A shell's background job ignores Ctrl-C, and so would what it starts."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Started:
     """A command in a session of its own, so that a signal to all of it, as a terminal sends, reaches nothing else."""
 
@@ -56,6 +62,7 @@ class Started:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=heed_signals,  # noqa: PLW1509
         )
 
     def wait_for(self, ready: Callable[[], object]) -> None:
