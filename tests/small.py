@@ -2,13 +2,16 @@
 
 import wave
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from trecx import data
 from trecx.data import store
@@ -105,3 +108,17 @@ def write_audio(folder: Path) -> Path:
     for name in ("hum", "hiss"):
         write_wav(folder / "_background_noise_" / f"{name}.wav", 0.02 * draw.normal(size=3 * RATE))
     return folder
+
+
+def samples_per_layer(network: Any, x: torch.Tensor, threshold: float) -> Counter[str]:
+    """How many samples each convolution and dense layer saw during `predict`."""
+    seen: Counter[str] = Counter()
+    hooks = [
+        module.register_forward_hook(lambda m, args, out, name=name: seen.update({name: len(args[0])}))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    network.predict(x, threshold)
+    for hook in hooks:
+        hook.remove()
+    return seen

@@ -1,7 +1,6 @@
 """Networks and records made from trained ones: two in a row, and one cut short."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +20,11 @@ from trecx.models.cost import head_costs, measure, peak_activations
 from trecx.tasks import TASKS
 from trecx.training.batches import resize, scale
 
-from .small import write_record
+from .small import samples_per_layer, write_record
 
 
 def inputs(task: str, n: int = 16) -> torch.Tensor:
     return torch.randn(n, *TASKS[task].input_shape, generator=torch.Generator().manual_seed(1))
-
-
-def samples_per_layer(network: nn.Module, x: torch.Tensor, threshold: float) -> Counter[str]:
-    """How many samples each convolution and dense layer saw during `predict`."""
-    seen: Counter[str] = Counter()
-    hooks = [
-        module.register_forward_hook(lambda m, args, out, name=name: seen.update({name: len(args[0])}))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    network.predict(x, threshold)
-    for hook in hooks:
-        hook.remove()
-    return seen
 
 
 def narrow_first(task: str, first: str = "baseline", second: str = "baseline") -> Cascade:

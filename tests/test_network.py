@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,8 @@ from trecx.report.diagram import draw_network
 from trecx.tasks import TASKS, Init
 from trecx.training.loop import log_probs
 from trecx.training.weights import load_weights, save_weights
+
+from .small import samples_per_layer
 
 PAIRS = [(task, m.name) for m in METHODS.values() for task in m.tasks]
 
@@ -74,20 +75,6 @@ def test_predict_gives_a_large_batch_in_its_order(monkeypatch: pytest.MonkeyPatc
     assert torch.equal(taken, exits)
     assert torch.allclose(in_parts, together, atol=1e-6)
     assert [len(part) for part in network.predict(x[:0], half)] == [0, 0]
-
-
-def samples_per_layer(network: EarlyExitNetwork, x: torch.Tensor, threshold: float) -> Counter[str]:
-    """How many samples each convolution and dense layer saw during `predict`."""
-    seen: Counter[str] = Counter()
-    hooks = [
-        module.register_forward_hook(lambda m, args, out, name=name: seen.update({name: len(args[0])}))
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    ]
-    network.predict(x, threshold)
-    for hook in hooks:
-        hook.remove()
-    return seen
 
 
 def test_samples_that_exit_do_not_run_through_the_rest() -> None:

@@ -27,8 +27,8 @@ SDN_TAPS = {
     "vww": ("layer4", "layer8", "layer10"),
 }
 
-# Width of the narrow network inside a nested one, as a factor on the channels. Measured on validation: the narrowest
-# whose answers are worth asking for.
+# Width of the narrow network inside a nested one, as a factor on the channels: where to begin. Which width serves a
+# budget is chosen on validation, see `trecx.analysis.choice`.
 NARROW = {"ic": (0.625,), "kws": (0.375,), "vww": (0.5,)}
 
 NO_TAPS: Taps = dict.fromkeys(TASKS, ())

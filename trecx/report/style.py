@@ -23,7 +23,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "sdn": {"color": "#A97400", "linestyle": "-.", "marker": ">"},
     "sdn_fair": {"color": "#A97400", "linestyle": ":", "marker": ">"},
     "two_resolutions": {"color": "#A3123A", "linestyle": "--", "marker": "d"},
-    "nested": {"color": "#A3123A", "linestyle": "-", "marker": "D"},
+    "nested": {"color": "#A3123A", "linestyle": "-.", "marker": "^"},
 }
 
 # The same for the ways of answering early that are held against each other beyond the paper.
@@ -31,7 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "trecx": STYLES["trecx_ev"],
     "exits": {"color": "#A97400", "linestyle": "--", "marker": ">"},
     "cascade": {"color": "#C44E00", "linestyle": "-", "marker": "D"},
-    "nested": {"color": "#00865F", "linestyle": "-.", "marker": "^"},
+    "nested": STYLES["nested"],
 }
 
 COLOURS = {name: style["color"] for name, style in STYLES.items()}
