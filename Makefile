@@ -166,13 +166,15 @@ book/notebooks/04_prior_work_live.ipynb book/notebooks/05_ablations_live.ipynb b
 book/notebooks/08_environment.ipynb: _build/profile $(filter-out %/08_environment.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
 
 # Always the whole book: a page that quotes a number of another page is not seen as changed otherwise (seconds).
-# A table for download that was changed or removed comes back from the notebooks.
+# A table for download that was changed or removed comes back from the notebooks. The stamp has the time at which
+# rendering began: what changes meanwhile is rendered by the next call.
 _build/html/.built: $(EXECUTED) $(PAGES) _config.yml _build/profile $(READY) \
   $(or $(wildcard book/tables),force) $(wildcard book/tables/*.csv)
 	@rm -rf _build/html _build/.doctrees
 	@rm -f $(filter-out $(EXECUTED),$(wildcard book/notebooks/*.ipynb))
 	@$(PY) -m trecx.report.downloads
+	@touch _build/.rendering
 	@echo "Rendering the book"
 	@$(JUPYTER_BOOK) build book --config _config.yml --path-output . --all -W --keep-going -q
 	@test -s _build/html/index.html
-	@touch $@
+	@mv _build/.rendering $@
