@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trecx import cli, paths
+from trecx import cli
 from trecx.cli import main
 
 from .test_cost import GOLDEN
@@ -81,7 +81,6 @@ def test_train_evaluate_and_curve(
 ) -> None:
     """Training and a refusal in processes of their own, as a shell starts them."""
     monkeypatch.setenv("TRECX_RECORDS", str(tmp_path))
-    monkeypatch.setattr(paths, "RECORDS", tmp_path)
 
     def trecx(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "trecx", *words], capture_output=True, text=True, check=False)

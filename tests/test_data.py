@@ -22,8 +22,7 @@ from trecx.tasks import TASKS
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder."""
-    monkeypatch.setattr(paths, "DATA", tmp_path)
-    monkeypatch.setattr(paths, "DOWNLOADS", tmp_path / "downloads")
+    monkeypatch.setenv("TRECX_DATA", str(tmp_path))
     return tmp_path
 
 
@@ -71,7 +70,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], data.Data
 
     def build(name: str) -> data.Dataset:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(paths, "DATA", folder)
+            patch.setenv("TRECX_DATA", str(folder))
             return load(name)
 
     return build

@@ -125,8 +125,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str,
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder."""
-    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    monkeypatch.setattr(paths, "DOWNLOADS", tmp_path / "data" / "downloads")
+    monkeypatch.setenv("TRECX_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
 
 

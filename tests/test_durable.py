@@ -87,7 +87,7 @@ def killed_at(number: int, error: BaseException | None = None, calls: tuple[str,
 @pytest.fixture
 def roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Empty folders of records."""
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     return tmp_path
 

@@ -66,7 +66,7 @@ def sweep(written: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> li
     """The runs of the sweep, all published."""
     monkeypatch.setattr(paths, "SWEEPS", written)
     monkeypatch.setattr(paths, "PUBLISHED", written / "published")
-    monkeypatch.setattr(paths, "RECORDS", written / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(written / "records"))
     return runs
 
 

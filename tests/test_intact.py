@@ -29,7 +29,7 @@ DATA = RUN.data
 @pytest.fixture(autouse=True)
 def roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Empty folders of records; nothing was said yet."""
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(records, "_told", set())
     return tmp_path

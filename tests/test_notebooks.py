@@ -282,7 +282,7 @@ def test_the_environment_page_of_a_fresh_clone_says_that_no_run_is_there(
     tmp_path: Path, shown: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(pages, "say", said.append)
     monkeypatch.setattr(pages, "glue", lambda name, value: None)

@@ -375,14 +375,14 @@ def test_half_a_checkpoint_counts_as_missing(tmp_path: Path) -> None:
 
 
 def test_missing_data_set_is_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setenv("TRECX_DATA", str(tmp_path))
     monkeypatch.setattr(reference, "convert", lambda models, root: [build(m.task, m.method) for m in models])
     with pytest.raises(TrecxError, match="run `python -m trecx data cifar10`"):
         reference.evaluate_released(make_clone(tmp_path, MODELS[0]))
 
 
 def test_a_record_is_written_and_published_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 49, 10, 1)).astype(np.float32), np.arange(40, dtype=np.uint8) % 12
@@ -517,7 +517,7 @@ def test_command_line_evaluates_the_released_weights(
 ) -> None:
     for task in TASKS:
         full_data(task)
-    monkeypatch.setattr(paths, "RECORDS", tmp_path)
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path))
     assert main(["reference", str(clone), "--json"]) == 0
     captured = capsys.readouterr()
     rows = {f"{row['task']}-{row['method']}": row for row in json.loads(captured.out)}

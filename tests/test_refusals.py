@@ -201,7 +201,7 @@ SECONDS = 10  # of this process for any of them, imports aside; most take a hund
 @pytest.fixture(autouse=True)
 def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Empty folders of records and an empty folder to stand in."""
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -363,7 +363,7 @@ def test_a_folder_in_the_environment_that_cannot_be(
     assert folder.is_absolute()
     assert folder.is_relative_to(empty if value else paths.BUILD)
     if value:
-        monkeypatch.setattr(paths, "RECORDS", folder)
+        monkeypatch.setenv("TRECX_RECORDS", str(folder))
         refused(["curve", "any"], "File name too long" if value == LONG else "no record 'any'", capsys)
         with pytest.raises(TrecxError):
             execute(Run("kws", "sdn")) if value != "~nobody-of-this-name/records" else open_record("any")

@@ -46,7 +46,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     return tmp_path
 

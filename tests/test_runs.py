@@ -60,7 +60,7 @@ def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
     )
     monkeypatch.setattr(runs.datasets, "load", lambda name, split_seed=0: data)
     monkeypatch.setattr(runs.datasets, "checksum", lambda name: data.checksum)
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(runs, "default_device", lambda: torch.device("cpu"))
     return data
@@ -147,7 +147,7 @@ def test_records_from_before_a_field_existed_are_found_and_opened(small_data: Da
 def test_a_field_that_is_gone_counts_only_where_it_changed_something(
     strength: float, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     run = Run("kws", "baseline", epochs=1)
     file = write_record(run, paths.PUBLISHED).folder / "manifest.json"
@@ -251,7 +251,7 @@ def test_weights_of_another_network_or_damaged_files_are_refused(tmp_path: Path,
 
 
 def test_a_name_that_two_data_sets_share_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     quick, full = Run("kws", "baseline", recipe="fast"), Run("kws", "baseline", "speech_commands", "fast")
     first = write_record(quick, paths.RECORDS)
@@ -393,7 +393,7 @@ PUBLISHED_SWEEPS = sorted({path.stem for path in paths.SWEEPS.glob("*.yaml")} - 
 def test_every_published_run_is_found_under_its_name(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(paths, "RECORDS", tmp_path)
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path))
     for run in load(own(name)):
         record = find(run)
         assert record is not None, run.name
@@ -418,7 +418,7 @@ def test_every_published_record_is_of_a_sweep_and_has_the_name_it_was_published_
 
 
 def test_a_record_that_says_its_run_in_another_way_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     run = Run("kws", "sdn")
     file = write_record(run, paths.PUBLISHED).folder / "manifest.json"
@@ -541,7 +541,6 @@ def test_several_runs_train_side_by_side(
     """
     for name in ("RECORDS", "DATA"):
         monkeypatch.setenv(f"TRECX_{name}", str(tmp_path / name))
-        monkeypatch.setattr(paths, name, tmp_path / name)
     lines: list[str] = []
     wanted = [Run("kws", method, epochs=1, width=0.25) for method in ("baseline", "trecx_no_ev")]
     records = fit(wanted, workers=2, say=lines.append)
@@ -568,7 +567,7 @@ def small_pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Dataset:
     )
     monkeypatch.setattr(runs.datasets, "load", lambda name, split_seed=0: data)
     monkeypatch.setattr(runs.datasets, "checksum", lambda name: data.checksum)
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     monkeypatch.setattr(runs, "default_device", lambda: torch.device("cpu"))
     return data

@@ -106,6 +106,15 @@ def test_the_same_pythons_are_named_everywhere() -> None:
     assert all(text in (paths.ROOT / name).read_text() for name in ("README.md", "Makefile", "book/rerun.md"))
 
 
+def test_folders_named_after_the_import_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRECX_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
+    found = [paths.DATA, paths.DOWNLOADS, paths.RECORDS]
+    assert found == [tmp_path / name for name in ("data", "data/downloads", "records")]
+    with pytest.raises(AttributeError, match="has no attribute 'RECORD'"):
+        _ = paths.RECORD  # type: ignore[attr-defined]
+
+
 def test_an_empty_variable_names_no_folder(tmp_path: Path) -> None:
     """`TRECX_DATA= make data` must not write into whatever folder it is called from."""
     environment = os.environ | {"TRECX_DATA": "", "TRECX_RECORDS": "", "PYTHONPATH": str(paths.ROOT)}

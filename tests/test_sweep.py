@@ -33,9 +33,7 @@ def small_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small_words: Path) -> Path:
     """Few data and empty folders of records; worker processes read theirs from the environment."""
     monkeypatch.setenv("TRECX_DATA", str(small_words))
-    monkeypatch.setattr(paths, "DATA", small_words)
     monkeypatch.setenv("TRECX_RECORDS", str(tmp_path / "records"))
-    monkeypatch.setattr(paths, "RECORDS", tmp_path / "records")
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
     return tmp_path
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -12,14 +13,26 @@ def _named(variable: str, default: Path) -> Path:
     return Path(os.path.realpath(os.path.expanduser(os.environ.get(variable) or default)))  # noqa: PTH111
 
 
-# Prepared data sets, one .npz file each. TRECX_DATA moves them to another disk.
-DATA = _named("TRECX_DATA", ROOT / "data")
-DOWNLOADS = DATA / "downloads"  # original archives of the full data sets, kept for a resumed download
-
 # Everything that `make` can rebuild.
 BUILD = ROOT / "_build"
-RECORDS = _named("TRECX_RECORDS", BUILD / "records")
 HTML = BUILD / "html"
+
+# Folders that a user may move, looked up whenever one is used, so that a variable set after the import counts too.
+if TYPE_CHECKING:
+    DATA: Path  # prepared data sets, one .npz file each; TRECX_DATA
+    DOWNLOADS: Path  # original archives of the full data sets, kept for a resumed download; within DATA
+    RECORDS: Path  # records of runs; TRECX_RECORDS
+else:
+
+    def __getattr__(name: str) -> Path:
+        if name == "DATA":
+            return _named("TRECX_DATA", ROOT / "data")
+        if name == "DOWNLOADS":
+            return _named("TRECX_DATA", ROOT / "data") / "downloads"
+        if name == "RECORDS":
+            return _named("TRECX_RECORDS", BUILD / "records")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 BOOK = ROOT / "book"
 NOTEBOOKS = ROOT / "notebooks"
