@@ -14,6 +14,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The whole book first: one worker builds it, the only one that does, while the others do the rest."""
+    items.sort(key=lambda item: "test_whole_book" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
     """`shared("reference/x.npz")`: a file of the optional reference material, or a skip that says what is missing.
