@@ -4,7 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from trecx import paths
 from trecx.data import Dataset
 from trecx.errors import TrecxError
 from trecx.experiments import reference, runs
+from trecx.experiments.fingerprint import engine_fingerprint, method_settings
 from trecx.experiments.pool import fit
 from trecx.experiments.records import Record, all_records, open_record, pack, whole_folder
 from trecx.experiments.runs import (
     Run,
     cost_of,
-    engine_fingerprint,
     evaluate,
     execute,
     find,
@@ -36,6 +36,7 @@ from trecx.experiments.runs import (
 )
 from trecx.experiments.sweep import load, own
 from trecx.models.build import build
+from trecx.models.methods import METHODS
 from trecx.tasks import TASKS, VWW
 from trecx.training import start
 from trecx.training.loop import log_probs
@@ -461,6 +462,9 @@ def package(tmp_path: Path) -> Path:
         ("models/cost.py", '"""What a network costs:', '"""The price of a network:', True),
         ("tasks.py", "# drops the last of 25 frames", "# leaves out the last of 25 frames", True),
         ("models/int8.py", "import ", "import json\nimport ", True),
+        ("tasks.py", 'title="image classification"', 'title="pictures"', True),
+        ("models/methods.py", '"Baseline (MLPerf)"', '"MLPerf"', True),
+        ("training/recipes.py", "epochs=500", "epochs=400", True),
         ("analysis/tables.py", "import ", "import json\nimport ", True),
         ("training/recipes.py", "recipe.decay**epoch", "recipe.decay**(epoch + 1)", False),
         ("models/cost.py", '"aten::adaptive_avg_pool2d"', '"aten::avg_pool2d"', False),
@@ -476,6 +480,20 @@ def test_the_fingerprint_follows_what_decides_a_training(
     assert old in text
     (package / file).write_text(text.replace(old, new, 1))
     assert (engine_fingerprint(package) == engine_fingerprint()) == same
+
+
+def test_a_runs_identity_has_its_own_method_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method is compared by what it does: its label and its taps on other tasks may change."""
+    before = {name: method_settings(name, "kws") for name, method in METHODS.items() if "kws" in method.tasks}
+    assert len({str(sorted(made.items())) for made in before.values()}) == len(before)
+    own = METHODS["trecx_ev"]
+    renamed = replace(own, label="The paper's method", taps={**own.taps, "ic": ("stack2",)})
+    monkeypatch.setitem(METHODS, "trecx_ev", renamed)
+    assert method_settings("trecx_ev", "kws") == before["trecx_ev"]
+    for changed in (replace(own, transfer=False), replace(own, taps={**own.taps, "kws": ("block1",)})):
+        monkeypatch.setitem(METHODS, "trecx_ev", changed)
+        assert method_settings("trecx_ev", "kws") != before["trecx_ev"]
+        assert identity(Run("kws", "trecx_ev"), "")["method"] == method_settings("trecx_ev", "kws")
 
 
 def test_a_record_made_in_other_arithmetic_is_another(small_data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Runs as data, and the way to one record: find it, or train it."""
 
-import ast
 import hashlib
 import json
 import shutil
@@ -23,6 +22,7 @@ from trecx import data as datasets
 from trecx import paths
 from trecx.errors import TrecxError, check_choice, system_errors
 from trecx.experiments import intact
+from trecx.experiments.fingerprint import engine_fingerprint, method_settings
 from trecx.experiments.machine import hardware, versions
 from trecx.experiments.records import (
     FILES,
@@ -568,7 +568,7 @@ def cost_of(run: Run) -> Cost:
 
 
 def identity(run: Run, checksum: str) -> dict[str, Any]:
-    """What makes two runs the same: settings, data, weights to start from, and the code and arithmetic that train.
+    """What makes two runs the same: settings, method, data, weights to start from, the code and arithmetic that train.
 
     `start` is the sha256 of these weights, empty if they are not there; absent for a run from scratch.
     """
@@ -576,6 +576,7 @@ def identity(run: Run, checksum: str) -> dict[str, Any]:
     ident = {
         "run": asdict(run),
         "recipe": asdict(recipe),
+        "method": method_settings(run.method, run.task),
         "checksum": checksum,
         "engine": engine_fingerprint(),
         "arithmetic": arithmetic(default_device(), recipe.precision),
@@ -610,26 +611,6 @@ def _teacher(run: Run, device: torch.device) -> torch.nn.Module | None:
     if run.teacher == "baseline":
         return network_of(_taught_by(run))
     return start.teacher(run.start) if run.start and run.resolved_recipe.teacher else None
-
-
-@cache
-def engine_fingerprint(package: Path = Path(__file__).parents[1]) -> str:
-    """Checksum of the code in `package` that decides a training's outcome; comments, docstrings and layout aside."""
-    files = [package / "tasks.py", *(package / "models").glob("*.py"), *(package / "training").glob("*.py")]
-    # Both of these make something else of networks that are trained already.
-    deciding = sorted(file for file in files if file.stem not in ("int8", "cascade"))
-    digest = hashlib.sha256()
-    for file in deciding:
-        tree = _WithoutDocstrings().visit(ast.parse(file.read_text(encoding="utf-8")))
-        digest.update(f"{file.relative_to(package).as_posix()}\n{ast.unparse(tree)}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-class _WithoutDocstrings(ast.NodeTransformer):
-    """Drops every text that stands alone as a statement."""
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
 
 def refuse_another(target: Path, run: Run) -> None:
