@@ -161,7 +161,7 @@ $(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(filter-ou
   $(call records,$(ALL_RECORDS))
 
 # The live chapters after the first three find their trainings done. The environment page lists every run and run time.
-book/notebooks/04_prior_work_live.ipynb book/notebooks/05_ablations_live.ipynb book/notebooks/06_headline_live.ipynb: \
+$(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(TWINS)): \
   | $(filter book/notebooks/01_% book/notebooks/02_% book/notebooks/03_%,$(TWINS))
 book/notebooks/08_environment.ipynb: _build/profile $(filter-out %/08_environment.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
 
