@@ -31,8 +31,8 @@ def savings(
     Columns: benchmark; series (a method's name, `SMALLER`, `PRINTED` or the name of a network); kind ('curve': the
     benefit curve, a row a cost; 'chosen': one point given up on validation; 'network': trained as it is; 'printed': by
     the paper, below its own baseline; 'beyond': the best of all other ways, chosen on validation); lost (points); saved
-    (percent of the unmodified network's FLOPs) with the ends of the 95 % interval of a point that is chosen. A seed that
-    misses the accuracy counts there as the unmodified network.
+    (percent of the unmodified network's FLOPs) with the ends of the 95 % interval of a point that is chosen. A seed
+    that misses the accuracy counts there as the unmodified network.
 
     best: rows of `trecx.analysis.beyond.savings`, of which the chosen ones one point below the baseline are taken.
     """
