@@ -148,7 +148,7 @@ _build/profile: $(if $(subst x$(MADE),,x$(PROFILE))$(subst x$(PROFILE),,x$(MADE)
 
 # The runner works in _build/runs and moves a notebook here only when all of its cells succeeded.
 $(NOTEBOOKS:%=book/%): book/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(READY)
-	@$(PY) -m trecx.report.runner $* --publish --parent $$PPID $(if $(filter 08_environment,$*),-p profile "$$PROFILE")
+	@$(PY) -m trecx.report.runner $* --publish --parent $$PPID $(if $(filter 08_networks_and_runs,$*),-p profile "$$PROFILE")
 
 $(TWINS): book/notebooks/%_live.ipynb: notebooks/%.ipynb $(PACKAGE) _build/profile $(READY)
 	@$(PY) -m trecx.report.runner $* --publish --parent $$PPID -p source "$$PROFILE"
@@ -160,10 +160,11 @@ book/notebooks/09_authors_checkpoints.ipynb: $(call records,reference)
 $(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(filter-out $(TWINS),$(EXECUTED))): \
   $(call records,$(ALL_RECORDS))
 
-# The live chapters after the first three find their trainings done. The environment page lists every run and run time.
-book/notebooks/04_prior_work_live.ipynb book/notebooks/05_ablations_live.ipynb book/notebooks/06_headline_live.ipynb: \
+# The live chapters after the first three find their trainings done. The page of networks and runs lists every run and
+# the run time of every page, so it comes last.
+$(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(TWINS)): \
   | $(filter book/notebooks/01_% book/notebooks/02_% book/notebooks/03_%,$(TWINS))
-book/notebooks/08_environment.ipynb: _build/profile $(filter-out %/08_environment.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
+book/notebooks/08_networks_and_runs.ipynb: _build/profile $(filter-out %/08_networks_and_runs.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
 
 # Always the whole book: a page that quotes a number of another page is not seen as changed otherwise (seconds).
 # A table for download that was changed or removed comes back from the notebooks. The stamp has the time at which

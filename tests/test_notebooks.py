@@ -289,7 +289,7 @@ def test_the_environment_page_of_a_fresh_clone_says_that_no_run_is_there(
     monkeypatch.setattr(style, "setup", lambda: None)
     monkeypatch.delenv("TRECX_TABLES", raising=False)
     scope: dict[str, Any] = {}
-    for cell in code_cells(paths.NOTEBOOKS / "08_environment.ipynb"):
+    for cell in code_cells(paths.NOTEBOOKS / "08_networks_and_runs.ipynb"):
         exec(cell.source, scope)
     assert said == ["No training of the profile quick has a record yet: `make book` trains and fills the tables."]
     assert len(scope["runs"]) == 0

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trecx.analysis.choice import Candidate, candidates, eligible, recommend, thresholds
+from trecx.analysis.choice import FAMILIES, Candidate, candidates, eligible, recommend, thresholds
 from trecx.analysis.compare import interpolation
 from trecx.evaluation.points import OperatingPoint, chosen_point
 from trecx.evaluation.stats import Interval, mean_of_means, paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import peak_memory
+from trecx.experiments.composed import Shortened, peak_memory
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 
@@ -31,11 +31,14 @@ ROWS = {
     "cascade": "smaller network first",
     "nested": "narrow network inside",
 }
+CHOSEN = "chosen on each task"  # the row of the mean over the ways that validation chooses
 RESAMPLES = 100
 IN_TRUNK, COMPLETE = "exit in the trunk", "complete network"  # where an answer comes from
+WHOLE_STEPS = ("nested", "two_resolutions")  # methods whose early answers have the whole depth behind them
 
 Found = Mapping[str, Results]  # task -> its runs
 _NONE = Interval(np.nan, np.nan, np.nan)
+_ROUNDING = 1e-9
 
 
 class Benchmark:
@@ -194,6 +197,11 @@ def _gain(here: Benchmark, one: Candidate, points: Sequence[OperatingPoint], tes
     return paired_difference(np.stack([right for right, _ in outcomes]), np.stack(theirs)).in_points()
 
 
+def benchmarks(found: Found, unit: str = "flops") -> dict[str, Benchmark]:
+    """What the functions below look at, task by task: made once where several of them are called."""
+    return {task: Benchmark(results, unit) for task, results in found.items()}
+
+
 def _by_seed(records: Sequence[Record]) -> dict[int | None, Record]:
     return {record.seed: record for record in records}
 
@@ -241,19 +249,25 @@ def static_saving(here: Benchmark, drop: float) -> Saving | None:
     )
 
 
-def savings(found: Found, unit: str = "flops") -> pd.DataFrame:
+def savings(
+    found: Found,
+    unit: str = "flops",
+    here: Mapping[str, Benchmark] | None = None,
+    drops: Sequence[float] | None = None,
+) -> pd.DataFrame:
     """What every way saves one point below our own baseline, and at its accuracy, with its price.
 
-    Columns: task (or mean), drop (points), way, network (the one that validation chose), saved (percent of the
+    Columns: task (or mean), drop (points), way, chosen ('yes' for the way of a task that saves most on validation,
+    smaller networks without exits aside), network (the one that validation chose), saved (percent of the
     baseline's cost), low, high (95 %, over seeds and the samples of validation and test), given up (points on test),
     reached (seeds that keep the accuracy on validation), gain (accuracy in points above networks without exits at the
     same cost, paired, with its 95 % interval), parameters, memory (peak of the activations, KiB in int8), worst case
-    (cost of a sample that goes through everything, percent of the baseline's). `chosen` means: on each task the way,
-    smaller networks without exits aside, that saves most on validation.
+    (cost of a sample that goes through everything, percent of the baseline's). The rows of the mean end with that of
+    the chosen ways. `here`: `benchmarks` of the same results, if they are at hand; `drops`: some of DROPS.
     """
-    here = {task: Benchmark(results, unit) for task, results in found.items()}
+    here = here or benchmarks(found, unit)
     rows = []
-    for drop in DROPS:
+    for drop in DROPS if drops is None else drops:
         made: dict[str, dict[str, Saving]] = {task: {} for task in here}
         for task, benchmark in here.items():
             for way, title in ROWS.items():
@@ -264,23 +278,35 @@ def savings(found: Found, unit: str = "flops") -> pd.DataFrame:
                     line = saving(benchmark, best[0], drop, best[1]) if best else None
                 if line:
                     made[task][way] = line
-                    rows.append({"task": task, "drop": drop, "way": title} | line.row())
+                    rows.append({"task": task, "drop": drop, "way": title, "chosen": ""} | line.row())
+            if best := _most_saving(made[task]):
+                place = len(rows) - len(made[task]) + [*made[task]].index(best)
+                rows[place]["chosen"] = "yes"
         rows += _means(made, drop)
     return pd.DataFrame(rows)
+
+
+def chosen(frame: pd.DataFrame, drop: float = 1) -> pd.DataFrame:
+    """Rows of `savings` of the way that validation chooses on each task, by task."""
+    return frame[(frame["chosen"] == "yes") & (frame["drop"] == drop)].set_index("task")
+
+
+def _most_saving(lines: Mapping[str, Saving]) -> str | None:
+    """The way that saves most on validation, smaller networks without exits aside; None without any."""
+    return max((way for way in lines if way != "static"), key=lambda way: lines[way].score, default=None)
 
 
 def _means(made: Mapping[str, Mapping[str, Saving]], drop: float) -> list[dict[str, Any]]:
     """A row a way that every task has, and one for the best way of each task."""
     lines = {ROWS[way]: [of[way] for of in made.values()] for way in ROWS if all(way in of for of in made.values())}
-    ours = [{way: line for way, line in of.items() if way != "static"} for of in made.values()]
-    if all(ours):
-        best = [max(of, key=lambda way, of=of: of[way].score) for of in ours]  # type: ignore[misc]
-        lines["chosen on each task"] = [of[way] for of, way in zip(ours, best, strict=True)]
+    best = {task: _most_saving(of) for task, of in made.items()}
+    if all(best.values()):
+        lines[CHOSEN] = [of[way] for of, way in zip(made.values(), best.values(), strict=True) if way]
     rows = []
     for way, of in lines.items():
         mean = mean_of_means([line.saved for line in of], known=[line.known for line in of])
-        row = {"task": "mean", "drop": drop, "way": way, "network": ""}
-        if way.startswith("chosen"):
+        row = {"task": "mean", "drop": drop, "way": way, "chosen": "", "network": ""}
+        if way == CHOSEN:
             row["network"] = "; ".join(line.network for line in of)
         row |= {"saved": mean.estimate, "low": mean.low, "high": mean.high}
         rows.append(row | {"given up": float(np.mean([line.given_up.mean() for line in of]))})
@@ -309,8 +335,9 @@ def recommendations(found: Found, unit: str = "flops", losses: Sequence[float] =
 def answers(found: Found, unit: str = "flops") -> pd.DataFrame:
     """How good an answer is for its cost: every early exit alone, and complete networks that are smaller.
 
-    Columns: task, kind (IN_TRUNK or COMPLETE, as the narrow part of a nested network is), network, exit, cost
-    (millions), share (percent of the baseline's cost), accuracy (percent, test, mean over seeds), seeds.
+    Columns: task, kind (IN_TRUNK, also of a trunk that ends early, or COMPLETE, as the narrow part of a nested network
+    is), network, exit, cost (millions), share (percent of the baseline's cost), accuracy (percent, test, mean over
+    seeds), seeds.
     """
     rows = []
     for task, results in found.items():
@@ -320,9 +347,59 @@ def answers(found: Found, unit: str = "flops") -> pd.DataFrame:
                 continue
             accuracies = np.mean([record.accuracies() for record in records], axis=0)
             costs = records[0].cost(unit)
-            complete = len(costs) == 1 or records[0].method.startswith("nested")
+            steps = records[0].method in WHOLE_STEPS
+            complete = steps or (len(costs) == 1 and not records[0].run.get("ends"))
             for k in range(max(1, len(costs) - 1)):
                 row: dict[str, Any] = {"task": task, "kind": COMPLETE if complete else IN_TRUNK, "network": label}
                 row |= {"exit": k + 1, "cost": costs[k] / 1e6, "share": 100 * costs[k] / base}
                 rows.append(row | {"accuracy": 100 * accuracies[k], "seeds": len(records)})
+    return pd.DataFrame(rows)
+
+
+def frontier(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows of `answers` of one task and kind, those more accurate than everything cheaper; cheapest first."""
+    rows = rows[rows["share"] <= 100 + _ROUNDING].sort_values(["share", "accuracy"], ascending=[True, False])
+    return rows[rows["accuracy"] > rows["accuracy"].cummax().shift(fill_value=-np.inf)]
+
+
+def width_over_depth(frame: pd.DataFrame) -> pd.DataFrame:
+    """How much more accurate complete networks are than the best exits in the trunk at the same cost, by task.
+
+    Columns: task, exits (the best ones of the trunk between the cheapest and the dearest complete network), ahead (how
+    many of them a complete network beats), gain (mean over them, points). Between two trained sizes a straight line.
+    NaN without such an exit. `frame`: see `answers`.
+    """
+    rows = []
+    for task, part in frame.groupby("task", sort=False):
+        exits, whole = (frontier(part[part["kind"] == kind]) for kind in (IN_TRUNK, COMPLETE))
+        exits = exits[exits["share"].between(whole["share"].min(), whole["share"].max())] if len(whole) else exits[:0]
+        gain = np.interp(exits["share"], whole["share"], whole["accuracy"]) - exits["accuracy"] if len(exits) else []
+        row = {"task": task, "exits": len(exits), "ahead": int(np.sum(np.asarray(gain) > 0))}
+        rows.append(row | {"gain": float(np.mean(gain)) if len(exits) else np.nan})
+    return pd.DataFrame(rows)
+
+
+def tried(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | None = None) -> pd.DataFrame:
+    """What every trained setting saves one point below our own baseline: those that fail, too.
+
+    Columns: task, way, network, seeds, reached (seeds that keep the accuracy on validation), saved (percent, mean over
+    seeds), given up (points on test), static (what smaller networks without exits save for the same loss). Networks
+    made from others, but for cascades, are left out; of a task, the best comes first. `here`: as in `savings`.
+    """
+    rows = []
+    for task, benchmark in (here or benchmarks(found, unit)).items():
+        smaller, start = static_saving(benchmark, 1), len(rows)
+        targets = benchmark.val.mean() - 0.01, benchmark.test.mean() - 0.01
+        for one in benchmark.made:
+            if one.family in ("baseline", "static") or isinstance(one.records[0], Shortened):
+                continue
+            traces = zip(one.traces("val", benchmark.unit), one.traces("test", benchmark.unit), strict=True)
+            points = [chosen_point(v, t, *targets, benchmark.base) for v, t in traces]
+            row: dict[str, Any] = {"task": task, "way": FAMILIES[one.family], "network": one.label}
+            row |= {"seeds": len(points), "reached": sum(point.reached for point in points)}
+            row |= {"saved": float(np.mean([100 * p.reduction if p.reached else 0 for p in points]))}
+            lost = [100 * (benchmark.test.mean() - p.accuracy) if p.reached else 0 for p in points]
+            row |= {"given up": float(np.mean(lost)), "static": smaller.saved.mean() if smaller else np.nan}
+            rows.append(row)
+        rows[start:] = sorted(rows[start:], key=lambda row: -row["saved"])
     return pd.DataFrame(rows)

@@ -4,10 +4,8 @@ The explorer is a page of its own. It takes all it shows from the document made 
 a cascade of two networks, a network with more exits, another unit of cost are data to the page, not code.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trecx.analysis.benchmark import with_paper
+from trecx.analysis.beyond import DROPS, Benchmark
+from trecx.analysis.choice import FAMILIES
 from trecx.analysis.compare import static_place
 from trecx.analysis.tables import cost_unit, pooled
+from trecx.analysis.wording import sizes_in_words
 from trecx.errors import TrecxError
 from trecx.evaluation.points import cheapest_thresholds, dearest_thresholds
 from trecx.evaluation.stats import paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
+from trecx.experiments.composed import Cascaded
 from trecx.experiments.records import Record, mean_accuracy
 from trecx.experiments.results import Results
 from trecx.models.methods import get_method
@@ -55,6 +57,8 @@ THRESHOLDS: tuple[float, ...] = (
 THRESHOLDS += (0.82, 0.78, 0.74, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.1, 0)
 LEAST_SEEDS = 2  # settings that were trained once are not shown,
 ENOUGH_SEEDS = 3  # nor is one recommended that was trained less often than this
+
+MORE = ("exits", "cascade", "nested")  # ways beyond the paper, of which the best are shown
 
 # Methods that the page shows at first; the others are a tick away.
 FIRST = ("trecx_ev", "trecx_no_ev", "sdn_fair", "branchynet_fair")
@@ -148,6 +152,27 @@ def entries(
             first = usual and records[0].method in FIRST
             kept.append(entry(label, records, first=first, units=units, counted=counted))
     return kept
+
+
+def beyond(found: Results, here: Benchmark, least_seeds: int = LEAST_SEEDS) -> list[Entry]:
+    """What goes beyond the paper: of every way the networks that validation chooses at a point of loss, and at none.
+
+    Those that `entries` has, and those with fewer seeds, are left out.
+    """
+    known = {label for label, records in found.named.items() if len(records) >= least_seeds}
+    made: dict[str, Entry] = {}
+    for way in MORE:
+        for drop in DROPS:
+            best = here.best(way, drop)
+            if best is None or len(best[0].records) < least_seeds or best[0].label in known:
+                continue
+            one, record = best[0], best[0].records[0]
+            about = FAMILIES[one.family] if isinstance(record, Cascaded) else get_method(record.method).about
+            label, method = sizes_in_words(one.label), "cascade" if isinstance(record, Cascaded) else record.method
+            # The first choice of each way is shown at once; the network for no loss is a tick away.
+            shown = drop == DROPS[0]
+            made.setdefault(label, entry(label, one.records, method=method, about=about, first=shown))
+    return [*made.values()]
 
 
 def document(
@@ -337,7 +362,7 @@ def _static(static: Mapping[str, Sequence[Record]], base: _Baseline, counted: Co
         "method": "baseline",
         "about": "fewer filters or fewer pixels; a straight line between two sizes that were trained",
         "first": True,
-        "members": ["unmodified", *(_size(name) for name in smaller)],
+        "members": ["unmodified", *map(sizes_in_words, smaller)],
         "params": [records[0].params for records in members],
         "seeds": 1,
         "trainings": [len(records) for records in members],
@@ -357,14 +382,6 @@ def _static(static: Mapping[str, Sequence[Record]], base: _Baseline, counted: Co
 def _without(points: dict[str, Any], key: str) -> dict[str, Any]:
     """A grid's points less what it does not order the methods by."""
     return {name: values for name, values in points.items() if name != key}
-
-
-def _size(name: str) -> str:
-    """'7/8 of the filters' for 'width 0.875', '64 × 64 pixels' for 'resolution 64'."""
-    kind, _, value = name.partition(" ")
-    if kind == "width" and re.fullmatch(r"[\d.]+", value):
-        return f"{Fraction(value).limit_denominator(64)} of the filters"
-    return f"{value} × {value} pixels" if kind == "resolution" else name
 
 
 def _shares(shares: NDArray[np.float64]) -> list[list[float]]:

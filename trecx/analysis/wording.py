@@ -1,6 +1,8 @@
 """Findings in English: the last column of the table of claims."""
 
+import re
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 
 import numpy as np
 
@@ -26,6 +28,20 @@ def points_in_words(points: float) -> str:
 def share_in_words(percent: float) -> str:
     """A share for running text: `half`, `99 %`."""
     return "half" if percent == 50 else f"{percent:g} %"
+
+
+def sizes_in_words(label: str) -> str:
+    """The name of a setting with its sizes in words: '5/8 of the filters' for 'width 0.625'.
+
+    'resolution 64' is '64 × 64 pixels'; several widths, as a nested network has them, stay together.
+    """
+
+    def filters(found: re.Match[str]) -> str:
+        widths = [str(Fraction(width).limit_denominator(64)) for width in found[1].split(", ")]
+        return f"{' and '.join(widths)} of the filters"
+
+    label = re.sub(r"\bwidths? ((?:\d?\.?\d+)(?:, \d?\.?\d+)*)", filters, label)
+    return re.sub(r"\bresolution (\d+)", r"\1 × \1 pixels", label)
 
 
 def _each(evidence: Iterable[Evidence], text: Callable[[Evidence], str]) -> str:

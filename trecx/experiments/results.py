@@ -1,6 +1,6 @@
 """The runs of a sweep with their records, sorted by what was varied: what every chapter and table starts from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from trecx import paths
@@ -94,6 +94,11 @@ def alike(task: str) -> Results:
     if not same:
         raise TrecxError(f"no published record of task {task}: run `python -m trecx sweep {sweep} --publish`")
     return _sorted(sweep, sorted(same, key=lambda pair: (pair[0].seed, pair[0] != first)))
+
+
+def widened(source: str, found: Mapping[str, Results]) -> dict[str, Results]:
+    """What `gather` found, and where it is published every other record of these tasks that was trained alike."""
+    return {task: alike(task) if source == "published" else results for task, results in found.items()}
 
 
 def gather(

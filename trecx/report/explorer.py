@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +95,9 @@ def still(document: Mapping[str, Any], unit: str = "flops") -> Figure:
     return figure
 
 
-def publish(found: Mapping[str, Results]) -> Figure:
-    """Write the explorer's data and its static figure for these runs, and return the figure."""
-    document = explorer.document(found)
+def publish(found: Mapping[str, Results], more: Mapping[str, Iterable[explorer.Entry]] | None = None) -> Figure:
+    """Write the explorer's data and its static figure for these runs and `more`, and return the figure."""
+    document = explorer.document(found, more)
     path = write(document)
     figure = still(document)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

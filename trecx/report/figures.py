@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from trecx.analysis.beyond import COMPLETE, ROWS, Benchmark
+from trecx.analysis.beyond import COMPLETE, IN_TRUNK, ROWS, Benchmark, frontier
 from trecx.analysis.tables import Group, cost_unit, early_confidences
 from trecx.evaluation.calibration import expected_calibration_error, reliability_bins, scaled
 from trecx.evaluation.trace import benefit_curve, confidence, mean_line, varied
@@ -366,6 +366,25 @@ def ways(benchmark: Benchmark, drop: float = 1) -> Figure:
     line is the accuracy that is kept.
     """
     figure, ax = _subplots(figsize=(6.2, 4.4))
+    _draw_ways(ax, benchmark, drop)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def all_ways(benchmarks: Mapping[str, Benchmark], drop: float = 1) -> Figure:
+    """`ways` of several benchmarks, a panel each, one below the other, with a common legend; title -> benchmark."""
+    figure, axes = _subplots(len(benchmarks), figsize=(5.4, 3.5 * len(benchmarks) + 0.8), squeeze=False)
+    handles: dict[str, Any] = {}
+    for ax, (title, benchmark) in zip(axes[:, 0], benchmarks.items(), strict=True):
+        _draw_ways(ax, benchmark, drop)
+        ax.set_title(title)
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw_ways(ax: Axes, benchmark: Benchmark, drop: float) -> None:
     draw_curves(ax, {"baseline": benchmark.baseline}, benchmark.unit)
     for way, look in WAYS.items():
         if best := benchmark.best(way, drop):
@@ -375,27 +394,34 @@ def ways(benchmark: Benchmark, drop: float = 1) -> Figure:
     line: dict[str, Any] = {"color": "#000000", "marker": "o", "markerfacecolor": "none", "linewidth": 0.8}
     ax.plot(costs, [100 * mean_accuracy(records) for records in rungs], **line, label=ROWS["static"])
     ax.axhline(100 * benchmark.test.mean() - drop, color="#767676", linewidth=1, linestyle=":")
-    ax.set_ylim(bottom=100 * benchmark.test.mean() - 12)
-    ax.legend(loc="lower right")
-    return figure
+    lowest = min(np.nanmin(line.get_ydata()) for line in ax.lines)
+    ax.set_ylim(bottom=max(100 * benchmark.test.mean() - 12, lowest) - 0.5)
 
 
 def answers(frame: pd.DataFrame) -> Figure:
-    """How good an answer is for its cost, a panel a task: exits in the trunk, and complete networks on a line.
+    """How good an answer is for its cost, a panel a task: exits in the trunk, and complete networks.
 
-    `frame`: see `trecx.analysis.beyond.answers`.
+    Lines join those that are more accurate than everything cheaper of their kind. `frame`: see
+    `trecx.analysis.beyond.answers`.
     """
     tasks = frame["task"].unique()
     figure, axes = _subplots(len(tasks), figsize=(5.4, 3.1 * len(tasks) + 0.5), squeeze=False)
+    looks = {
+        IN_TRUNK: {"color": "#0072B2", "marker": "x", "linestyle": "--"},
+        COMPLETE: {"color": "#C44E00", "marker": "o", "linestyle": "-"},
+    }
     for ax, task in zip(axes[:, 0], tasks, strict=True):
-        rows = frame[(frame["task"] == task) & (frame["share"] <= 100)].sort_values("share")
-        complete = rows["kind"] == COMPLETE
-        ax.plot(rows["share"][~complete], rows["accuracy"][~complete], "x", color="#0072B2", label="exit in the trunk")
-        ax.plot(rows["share"][complete], rows["accuracy"][complete], "o-", color="#C44E00", label="complete network")
+        shown = frame[(frame["task"] == task) & (frame["share"] <= 100)]
+        for kind, look in looks.items():
+            rows = shown[shown["kind"] == kind]
+            best = frontier(rows)
+            ax.plot(rows["share"], rows["accuracy"], **look | {"linestyle": "none", "alpha": 0.45})
+            ax.plot(best["share"], best["accuracy"], **look, label=kind)
         ax.set(ylabel="test accuracy (%)", title=f"{TASKS[task].full_title}, {TASKS[task].backbone}", xlim=(0, 103))
-        ax.set_ylim(bottom=max(rows["accuracy"].min(), rows["accuracy"].max() - 20) - 1)
+        top = shown["accuracy"].max()
+        ax.set_ylim(bottom=max(shown["accuracy"].min(), top - 20) - 1)
     axes[-1, 0].set(xlabel="cost of the answer (% of the baseline's)")
-    axes[0, 0].legend(loc="lower right")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 

@@ -1,6 +1,7 @@
 """The first page's figure and strip of verdicts, and the claims as a forest plot and as text."""
 
 import html
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from trecx.analysis import overview
+from trecx.analysis import beyond, overview
 from trecx.analysis.claims import NOT_HERE, RULES, TOPICS
 from trecx.analysis.findings import Evidence, Finding
+from trecx.analysis.together import names
 from trecx.analysis.wording import evidence_text, in_a_line
-from trecx.experiments.results import gather
+from trecx.experiments.results import gather, widened
 from trecx.paper import paper
-from trecx.paths import BOOK
-from trecx.report.style import OURS, PLAIN, STYLES, setup
+from trecx.paths import BOOK, ROOT
+from trecx.report import beyond as words
+from trecx.report.style import BEYOND, OURS, PLAIN, STYLES, setup
 
 FIRST = BOOK / "_static" / "savings.svg"  # the first page and the README show it; a test holds it against the records
+README = ROOT / "README.md"
 
 # What a verdict looks like: a sign beside the word, so that no reader needs the colour.
 SIGNS = {
@@ -58,7 +62,7 @@ def savings(frame: pd.DataFrame) -> Figure:
         for series, part in rows.groupby("series", sort=False):
             _series(ax, str(series), part)
         ax.axvline(1, color="#767676", linewidth=1, linestyle=":")
-        ax.set(title=name, xlim=(-0.3, 4.2), ylim=(-8, 72))
+        ax.set(title=name, xlim=(-0.3, 4.2), ylim=(-8, 94))
     axes[0].set_ylabel("FLOPs saved (%)")
     axes[len(axes) // 2].set_xlabel("accuracy lost (points)")
     handles: dict[str, Any] = {}
@@ -68,8 +72,22 @@ def savings(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def _beyond(ax: Axes, network: str, row: Any) -> None:
+    """The best of all other ways, with its name above it."""
+    look: dict[str, Any] = {"color": BEYOND, "marker": "D", "markersize": 7, "capsize": 3, "linestyle": "none"}
+    ends = [[row.saved - row.low], [row.high - row.saved]] if np.isfinite(row.low) else None
+    ax.errorbar([row.lost], [row.saved], ends, **look, label="best of other ways", zorder=6)
+    name = "\n".join(textwrap.wrap(network.removesuffix(", then the baseline"), 26))
+    top = (row.lost, row.high if np.isfinite(row.low) else row.saved)
+    text = ax.annotate(name, top, (-8, 6), textcoords="offset points", va="bottom", fontsize=9.5)
+    text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
 def _series(ax: Axes, series: str, rows: pd.DataFrame) -> None:
     look: dict[str, Any]
+    if (rows["kind"] == "beyond").all():
+        _beyond(ax, series, next(rows.itertuples()))
+        return
     if series == overview.PRINTED:
         look = {"color": OURS, "marker": "*", "markersize": 11, "markerfacecolor": "white", "linestyle": "none"}
         ax.plot(rows["lost"], rows["saved"], **look, label=overview.label(series), zorder=4)
@@ -98,11 +116,20 @@ def points(frame: pd.DataFrame) -> str:
     return frame[frame["kind"] != "curve"].to_csv(index=False, lineterminator="\n", float_format="%.2f")
 
 
-def write_first_figure(path: Path = FIRST) -> None:
-    """Write the figure of the first page and the README, with its numbers inside, from published records."""
+def first() -> tuple[pd.DataFrame, str]:
+    """Rows of the first figure, and the README's sentence on what goes beyond the paper, from published records."""
+    found = gather("published")
+    here = beyond.benchmarks(widened("published", found))
+    best = beyond.savings({}, here=here, drops=(1,))
+    return overview.savings(found, best=best), words.sentence(best, here, names(found))
+
+
+def write_first_figure(path: Path = FIRST, readme: Path = README) -> None:
+    """Write the figure of the first page and the README, with its numbers inside, and the README's sentence."""
     setup()
-    frame = overview.savings(gather("published"))
+    frame, sentence = first()
     savings(frame).savefig(path, metadata={"Description": points(frame), "Date": None})
+    readme.write_text(words.put_into(readme.read_text(encoding="utf-8"), sentence), encoding="utf-8")
 
 
 def forest(findings: Iterable[Finding]) -> Figure:

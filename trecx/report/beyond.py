@@ -1,0 +1,152 @@
+"""The words of what goes beyond the paper: they hold whatever the numbers are."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trecx.analysis.beyond import CHOSEN, ROWS, Benchmark, chosen
+from trecx.analysis.wording import MINUS, sizes_in_words
+from trecx.evaluation.stats import Interval
+
+Titles = Mapping[str, str]  # task -> what its benchmark is called
+
+
+def mean(frame: pd.DataFrame, way: str = CHOSEN, drop: float = 1) -> Interval:
+    """What a way saves on average over the tasks, percent; NaN where a task lacks it."""
+    rows = frame[(frame["task"] == "mean") & (frame["drop"] == drop) & (frame["way"] == way)]
+    return Interval(*rows[["saved", "low", "high"]].iloc[0]) if len(rows) else Interval(np.nan, np.nan, np.nan)
+
+
+def percent(value: Interval, digits: int = 1) -> str:
+    """`54.0 % [45.1, 62.9]`; the interval is left out where it is not known, and 'not known' stands for no number."""
+    if np.isnan(value.estimate):
+        return "not known"
+    text = f"{value.estimate:.{digits}f} %"
+    return text + (f" [{value.low:.{digits}f}, {value.high:.{digits}f}]" if np.isfinite(value.low) else "")
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *some, last = words
+    return f"{', '.join(some)} and {last}" if some else last
+
+
+def against_static(row: Mapping[str, Any]) -> str:
+    """How the accuracy compares with networks without exits at the same cost: better, worse, alike or unknown."""
+    if np.isnan(row["gain, low"]):
+        return "unknown"
+    return "better" if row["gain, low"] > 0 else "worse" if row["gain, high"] < 0 else "alike"
+
+
+def reservation(frame: pd.DataFrame, titles: Titles) -> str:
+    """Where the best way is not better than networks without exits at the same cost; empty if it is so everywhere."""
+    rows = chosen(frame)
+    said = []
+    for verdict, words in (
+        ("worse", "is less accurate than"),
+        ("alike", "is not measurably better than"),
+        ("unknown", "has not been compared often enough with"),
+    ):
+        at = [task for task, row in rows.iterrows() if against_static(row) == verdict]
+        if at:
+            gains = [_gain(rows.loc[task]) for task in at]
+            numbers = f" (by {listed(gains)} points)" if verdict != "unknown" else ""
+            where = listed(titles[str(task)] for task in at)
+            said.append(f"On {where} the best way {words} networks without exits at the same cost{numbers}.")
+    return " ".join(said)
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    return "{gain:+.2f} [{gain, low:+.2f}, {gain, high:+.2f}]".format(**row).replace("-", MINUS)
+
+
+def answer(frame: pd.DataFrame, titles: Titles) -> str:
+    """What is saved one point below our own networks: the best way of each benchmark, T-RecX, smaller networks."""
+    rows = chosen(frame)
+    each = listed(
+        f"{row['saved']:.1f} % on {titles[str(task)]} ({sizes_in_words(row['network'])})"
+        for task, row in rows.iterrows()
+    )
+    whole, paper, static = (mean(frame, way) for way in (CHOSEN, ROWS["trecx"], ROWS["static"]))
+    return (
+        f"The best way saves {percent(whole)} of the FLOPs on average: {each}. T-RecX saves {percent(paper)}, smaller "
+        f"networks without exits {percent(static)}."
+    )
+
+
+def means(frame: pd.DataFrame, drop: float = 1) -> str:
+    """What every way that all benchmarks have saves on average."""
+    known = [(way, mean(frame, way, drop)) for way in ROWS.values()]
+    return ", ".join(f"{way} {percent(value)}" for way, value in known if np.isfinite(value.estimate))
+
+
+def price(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> str:
+    """What must be stored and what a single sample may cost with the best way, beside the unmodified network."""
+    rows = chosen(frame)
+    stored = [f"{_parameters(rows.loc[task], here[str(task)]):.0f} %" for task in rows.index]
+    worst = [f"{rows.loc[task, 'worst case']:.0f} %" for task in rows.index]
+    where = listed(titles[str(task)] for task in rows.index)
+    return (
+        f"The price on {where}: {listed(stored)} of the unmodified network's parameters, and a single sample may cost "
+        f"{listed(worst)} of its FLOPs."
+    )
+
+
+def _parameters(row: Mapping[str, Any], benchmark: Benchmark) -> float:
+    return 100 * row["parameters"] / benchmark.baseline[0].params
+
+
+def sentence(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> str:
+    """The result for pages that only name it: savings, price, and where it is no better than a smaller network."""
+    rows = chosen(frame)
+    each = listed(f"{row['saved']:.1f} % on {titles[str(task)]}" for task, row in rows.iterrows())
+    most = max(_parameters(rows.loc[task], here[str(task)]) for task in rows.index)
+    worst = rows["worst case"].max()
+    text = (
+        f"Other ways of answering early, chosen on validation, save {percent(mean(frame))} for the same point "
+        f"({each}), for up to {most:.0f} % of the parameters and up to {worst:.0f} % of the FLOPs of one sample."
+    )
+    return f"{text} {reservation(frame, titles)}".strip()
+
+
+def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
+    """Rows of `trecx.analysis.beyond.width_over_depth` in words."""
+    known = frame[frame["exits"] > 0]
+    ahead, behind = known[known["gain"] > 0], known[known["gain"] <= 0]
+    said = []
+    for rows, words in ((ahead, "beats depth"), (behind, "does not beat depth")):
+        if len(rows):
+            gains = [f"{row.gain:+.1f}".replace("-", MINUS) for row in rows.itertuples()]
+            pairs = zip(rows["task"], gains, strict=True)
+            each = listed(f"{titles[task]} ({gain} points)" for task, gain in pairs)
+            said.append(f"Width {words} on {each}.")
+    return " ".join(said) or "No exit in a trunk costs as much as a complete network that was trained."
+
+
+def readable(frame: pd.DataFrame, titles: Titles) -> pd.DataFrame:
+    """A frame of `trecx.analysis.beyond` for a page: benchmarks and sizes in words, a gain with its interval."""
+    frame = frame.rename(columns={"task": "benchmark"})
+    frame["benchmark"] = frame["benchmark"].replace(dict(titles))
+    for column in {"network", "method"} & {*frame}:
+        frame[column] = frame[column].map(sizes_in_words)
+    if "gain" in frame:
+        gains = [None if np.isnan(row["gain, low"]) else _gain(row) for row in frame.to_dict("records")]
+        frame = frame.drop(columns=["gain, low", "gain, high"]).assign(gain=gains)
+    return frame
+
+
+def unsaving(frame: pd.DataFrame) -> Sequence[int]:
+    """Of rows of `trecx.analysis.beyond.tried`: how many there are, save less than a smaller network, save nothing."""
+    known = frame[frame["static"].notna()]
+    return len(frame), int((known["saved"] < known["static"]).sum()), int((frame["saved"] <= 0).sum())
+
+
+START, END = "<!-- beyond -->", "<!-- /beyond -->"
+
+
+def put_into(text: str, words: str) -> str:
+    """A page with `words` between its two marks, which stay where they are."""
+    return re.sub(f"(?<={START}).*?(?={END})", lambda _: words, text, flags=re.DOTALL)
