@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from trecx import data
 from trecx.deploy.records import DROPS, DeviceRecord
 from trecx.errors import TrecxError
 from trecx.paper import paper
+
+LATENCY = ("latency", "FLOPs, same exits")  # columns of `savings`
 
 Rows = list[dict[str, Any]]
 
@@ -22,8 +23,8 @@ def baselines(records: Sequence[DeviceRecord]) -> dict[tuple[str, str, str], Dev
 
 def data_title(record: DeviceRecord) -> str:
     """The data and what training started from, as tables say it."""
-    name, _, start = record.setting
-    return data.DATASETS[name].title + (f", from {start}" if start else "")
+    start = record.setting[2]
+    return record.data_title + (f", from {start}" if start else "")
 
 
 def _named(record: DeviceRecord) -> dict[str, Any]:
@@ -38,9 +39,9 @@ def _ordered(records: Sequence[DeviceRecord]) -> list[DeviceRecord]:
 def savings(records: Sequence[DeviceRecord]) -> pd.DataFrame:
     """What is saved `drop` points below the baseline under int8, in four units: threshold from validation under int8.
 
-    Latency is of the float stages on a processor at thresholds chosen in float, on other samples than the rest; the
-    FLOPs saved by just those exits stand beside it. Percent of the baseline's cost, NaN where no threshold reaches the
-    accuracy.
+    Latency, where a record holds it, is of the float stages on a processor at thresholds chosen in float, on other
+    samples than the rest; the FLOPs saved by just those exits stand beside it. Percent of the baseline's cost, NaN
+    where no threshold reaches the accuracy.
     """
     rows: Rows = []
     for record in _ordered(records):
@@ -59,13 +60,15 @@ def savings(records: Sequence[DeviceRecord]) -> pd.DataFrame:
                 for unit, name in (("flops", "FLOPs"), ("macs", "MACs"), ("instructions", "instructions")):
                     row[name] = 100 * (1 - shares @ record.cost(unit) / base.cost(unit)[-1])
             rows.append(row | _latency(record, base, drop))
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    timed = any(record.manifest["latency"] for record in records)
+    return frame if timed else frame.drop(columns=[*LATENCY], errors="ignore")
 
 
 def _latency(record: DeviceRecord, base: DeviceRecord, drop: int) -> dict[str, float]:
     """Latency saved, and FLOPs saved by the same exits, in percent; NaN where no threshold keeps the accuracy.
 
-    Also NaN where the record has no latency: that of a busy machine is worth nothing and is not published.
+    Also NaN where the record has no latency.
     """
     found = record.manifest["latency"]
     if found is None:
@@ -76,9 +79,9 @@ def _latency(record: DeviceRecord, base: DeviceRecord, drop: int) -> dict[str, f
     else:
         points = [point for point in found["points"] if point["drop"] == drop]
     if not points:
-        return {"latency": np.nan, "FLOPs, same exits": np.nan}
+        return dict.fromkeys(LATENCY, np.nan)
     flops = np.asarray(points[0]["shares"]) @ record.cost("flops") / base.cost("flops")[-1]
-    return {"latency": 100 * (1 - points[0]["ratio"]), "FLOPs, same exits": 100 * (1 - flops)}
+    return dict(zip(LATENCY, (100 * (1 - points[0]["ratio"]), 100 * (1 - float(flops))), strict=True))
 
 
 def costs(records: Sequence[DeviceRecord]) -> pd.DataFrame:
@@ -125,6 +128,8 @@ def operators(records: Sequence[DeviceRecord]) -> pd.DataFrame:
     Least squares of the relative errors without negative values. The last row is the median relative error of a stage,
     in percent.
     """
+    if not records:
+        return pd.DataFrame()
     counts = np.array([[stage[kind] for kind in OPERATIONS] for r in records for stage in r.manifest["operations"]])
     total = np.array([stage["instructions"] for r in records for stage in r.manifest["stages"]])
     each, _ = nnls(counts / total[:, None], np.ones(len(total)))

@@ -386,8 +386,8 @@ ON_A_DEVICE = {
             "savings",
             device.savings,
             "What is saved below the baseline's accuracy under int8: threshold from validation, accuracy on test; "
-            "relative to the baseline in FLOPs, MACs and instructions of a Cortex-M4F. Latency: float stages on a "
-            "processor, with the FLOPs of just those exits beside it. A dash: no threshold keeps the accuracy.",
+            "relative to the baseline in FLOPs, MACs and instructions of a Cortex-M4F. A dash: no threshold keeps the "
+            "accuracy. Latency, where it was measured: float stages on a processor, with the FLOPs of just those exits.",
             {"drop": "points"} | _each(f"accuracy; exit rate; {_DEVICE_SAVED}", "%"),
             {"threshold": ".3f", "accuracy": ".2f"} | _each(f"exit rate; {_DEVICE_SAVED}", ".1f"),
         ),
@@ -479,7 +479,10 @@ def table(results: str, name: str = "") -> pd.DataFrame:
     if results == reference.GROUP:
         return RELEASED[name]()
     if results == device_records.GROUP:
-        return ON_A_DEVICE[name].compute(device_records.published())
+        on_a_device = ON_A_DEVICE[name].compute(device_records.published(whole=False))
+        if on_a_device.empty:
+            raise TrecxError(f"table {name} is empty: {results} has no record for it")
+        return on_a_device
     found: Any
     if results == BEYOND_NAME:
         found = {task: alike(task) for task in TASKS}
