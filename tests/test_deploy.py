@@ -24,7 +24,7 @@ from trecx.deploy.records import published
 from trecx.deploy.source import HAND_WRITTEN
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record, open_record, pack, write
-from trecx.experiments.runs import Run, cost_of, inputs, labels
+from trecx.experiments.runs import Run, cost_of, identity, inputs, labels
 from trecx.models.build import build, input_shape
 from trecx.models.methods import METHODS
 from trecx.models.network import inference
@@ -68,7 +68,9 @@ def write_trained(run: Run, made: Dataset, root: Path) -> Record:
     for split in ("val", "test"):
         predictions[f"{split}_log_probs"] = pack(log_probs(network, inputs(made, split, run), run.task))
         predictions[f"{split}_labels"] = labels(made, split).numpy().astype(np.uint8)
-    manifest = {"run": asdict(run), "cost": asdict(cost_of(run)), "data": {"checksum": "abc", "stand_in": True}}
+    sizes = {"train": len(made.y_train), "val": len(made.y_val), "test": len(made.y_test)}
+    about = {"name": run.data, "title": "toy", "checksum": "abc", "stand_in": True, "sizes": sizes}
+    manifest = identity(run, "abc") | {"cost": asdict(cost_of(run)), "data": about}
     folder = root / run.data / run.name
     folder.mkdir(parents=True)
     write(folder, manifest, pd.DataFrame({"epoch": [1]}), predictions)

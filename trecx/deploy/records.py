@@ -107,16 +107,30 @@ class DeviceRecord:
         """The cheapest threshold of the curve whose validation accuracy is at least `target` (a fraction), under int8.
 
         Returns:
-            threshold (None without exits), accuracy and exit shares on test; None if no threshold reaches the target.
+            threshold (None without exits), accuracy and exit shares on test, val_accuracy and val_shares; None if no
+            threshold reaches the target.
         """
+        enough = [k for k, accuracy in enumerate(self.manifest["curve"]["val"]) if accuracy >= target - 1e-9]
+        return self._at(enough[-1]) if enough else None
+
+    def within(self, budget: float, unit: str = "instructions") -> dict[str, Any] | None:
+        """The highest threshold of the curve whose mean cost on validation is at most `budget` units, under int8.
+
+        Returns:
+            as `point`; None if no threshold is that cheap.
+        """
+        spent = np.asarray(self.manifest["curve"]["val_shares"]) @ self.cost(unit)
+        fits = np.flatnonzero(spent <= budget * (1 + 1e-9))
+        return self._at(int(fits[0])) if len(fits) else None
+
+    def _at(self, k: int) -> dict[str, Any]:
         curve = self.manifest["curve"]
-        enough = [k for k, accuracy in enumerate(curve["val"]) if accuracy >= target - 1e-9]
-        if not enough:
-            return None
         return {
-            "threshold": curve["thresholds"][enough[-1]],
-            "accuracy": curve["test"][enough[-1]],
-            "shares": np.asarray(curve["shares"][enough[-1]]),
+            "threshold": curve["thresholds"][k],
+            "accuracy": curve["test"][k],
+            "shares": np.asarray(curve["shares"][k]),
+            "val_accuracy": curve["val"][k],
+            "val_shares": np.asarray(curve["val_shares"][k]),
         }
 
 

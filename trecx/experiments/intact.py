@@ -143,7 +143,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a record, every field that this package reads of the right type; Damaged or Newer otherwise."""
     path = folder / FILES[0]
     manifest = read_json(path)
-    check_fields(path, manifest, (*_NEEDED, *(() if "source" in manifest else _TRAINED)), _OPTIONAL)
+    check_fields(path, manifest, _NEEDED, _OPTIONAL)
+    check_fields(path, manifest, () if "source" in manifest else _TRAINED)
     try:
         check_choice("task", manifest["run"]["task"], TASKS)
     except TrecxError as error:
