@@ -100,7 +100,7 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "cost of one exit": (said("cost.macs", [1]), "cost.macs has 1 exits: stages has 2"),
     "bytes a text": (said("bytes.int8", "few"), "bytes.int8 is 'few': a whole number"),
     "no accuracy": (said("accuracy.val"), "accuracy.val.float is missing"),
-    "accuracy in percent": (said("accuracy.test.int8", [88, 90]), "accuracy.test.int8 is [88, 90]: a list of fractions"),
+    "accuracy in percent": (said("accuracy.test.int8", [88, 90]), "accuracy.test.int8 is [88, 90]: a list"),
     "accuracy of one exit": (said("accuracy.test.int8", [0.8]), "accuracy.test.int8 has 1 exits"),
     "no machine": (said("machine", "arm"), "machine.name is missing"),
     "no stages": (said("stages", []), "stages is []: a list of stages"),

@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
+from trecx.analysis.wording import size_in_words
 from trecx.deploy.records import DROPS, DeviceRecord
 from trecx.errors import TrecxError
 from trecx.paper import paper
 
 LATENCY = ("latency", "FLOPs, same exits")  # columns of `savings`
+
+ANSWERS = ("trecx_ev", "trecx_no_ev", "nested")  # methods of the short table
 
 Rows = list[dict[str, Any]]
 
@@ -25,6 +28,51 @@ def data_title(record: DeviceRecord) -> str:
     """The data and what training started from, as tables say it."""
     start = record.setting[2]
     return record.data_title + (f", from {start}" if start else "")
+
+
+def short(record: DeviceRecord) -> str:
+    """What a figure calls it: its method, or what is smaller about it."""
+    if record.is_baseline:
+        return "Unmodified network"
+    first = record.runs[0]
+    if len(record.runs) == 1 and len(record.cost("flops")) > 1:
+        return record.label
+    size = size_in_words(f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}")
+    return f"Cascade, {size} first" if len(record.runs) > 1 else f"{size}, no exit"
+
+
+def benchmarks(records: Sequence[DeviceRecord]) -> dict[str, list[DeviceRecord]]:
+    """Title of the data -> its records of one setting, the baseline first.
+
+    As elsewhere in the book that of networks trained on from weights, if there are some: only from the reference
+    weights does Visual Wake Words reach the paper's accuracy.
+    """
+    found: dict[str, list[DeviceRecord]] = {}
+    for record in _ordered(records):
+        settings = {other.setting for other in records if other.data_title == record.data_title}
+        if record.setting == max(settings, key=lambda setting: (bool(setting[2]), setting)):
+            found.setdefault(record.data_title, []).append(record)
+    return found
+
+
+def answer(records: Sequence[DeviceRecord]) -> pd.DataFrame:
+    """The short table: saved in three units by T-RecX, with and without EV-assistance, nested networks and cascades.
+
+    Of the setting in `benchmarks`; at the baseline's accuracy only what reaches it. `given up` is on test, in points.
+    """
+    rows: Rows = []
+    for title, group in benchmarks(records).items():
+        base = baselines(records).get(group[0].setting)
+        saved = savings(group)
+        for record in group:
+            if base is None or not (len(record.runs) > 1 or record.runs[0].method in ANSWERS):
+                continue
+            for row in saved[saved["network"] == record.label].to_dict("records"):
+                if row["drop"] or not np.isnan(row["accuracy"]):
+                    lost = 100 * base.accuracy("int8")[-1] - row["accuracy"]
+                    kept = {key: row[key] for key in ("drop", "FLOPs", "MACs", "instructions", "exit rate")}
+                    rows.append({"data": title, "network": short(record), **kept, "given up": lost})
+    return pd.DataFrame(rows)
 
 
 def _named(record: DeviceRecord) -> dict[str, Any]:
@@ -100,6 +148,7 @@ def costs(records: Sequence[DeviceRecord]) -> pd.DataFrame:
                 "all": instructions[-1] / 1e6,
                 "first, instructions": 100 * instructions[0] / instructions[-1] if early else np.nan,
                 "first, FLOPs": 100 * flops[0] / flops[-1] if early else np.nan,
+                "of the baseline": 100 * instructions[-1] / whole,
                 "per MAC": instructions[-1] / macs[-1],
                 "decision": 100 * found["stages"][0]["decision"] / whole if early else np.nan,
                 "weights": found["flash"]["weights"] / 1e3,
@@ -212,3 +261,51 @@ def curve(record: DeviceRecord, unit: str = "instructions") -> pd.DataFrame:
         raise TrecxError(f"{record.name} has no early exit, so it has no benefit curve")
     cost = np.asarray(found["shares"]) @ record.cost(unit)
     return pd.DataFrame({"threshold": found["thresholds"], "accuracy": 100 * np.asarray(found["test"]), unit: cost})
+
+
+def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
+    """What running text says of device records: name -> number with its unit.
+
+    `TASK-NETWORK-...` is of the setting in `benchmarks`, NETWORK the method or `cascade`; savings are one point below
+    the baseline, thresholds as in `savings`.
+    """
+    found: dict[str, str] = {}
+    for group in benchmarks(records).values():
+        base = baselines(group).get(group[0].setting)
+        if base is None:
+            continue
+        saved, task = savings(group), base.runs[0].task
+        for record in (record for record in group if len(record.cost("flops")) > 1):
+            name = f"{task}-{record.runs[0].method if len(record.runs) == 1 else 'cascade'}"
+            row = saved[(saved["network"] == record.label) & (saved["drop"] == 1)].iloc[0]
+            for unit in ("FLOPs", "instructions"):
+                found[f"{name}-{unit.lower()}"] = _percent(row[unit])
+                cost = record.cost(unit.lower())
+                found[f"{name}-first-{unit.lower()}"] = _percent(100 * cost[0] / cost[-1])
+            given = 100 * base.accuracy("int8")[-1] - row["accuracy"]
+            found[f"{name}-given"] = "not reached" if np.isnan(given) else f"{given:.2f} points"
+            worst = record.cost("instructions")[-1] / base.cost("instructions")[-1]
+            found[f"{name}-worst"] = f"{100 * worst:.0f} %"
+            more = record.manifest["flash"]["total"] - base.manifest["flash"]["total"]
+            found[f"{name}-flash"] = f"{more / 1e3:.1f} kB"
+        lost = accuracies(group)["lost"].max()
+        found[f"{task}-lost"] = f"{lost:.2f}"
+        kept = thresholds(group)
+        if len(kept):
+            found[f"{task}-threshold-accuracy"] = f"{(kept['float'] - kept['int8']).abs().max():.2f}"
+            rate = (kept["exit rate, float"] - kept["exit rate, int8"]).abs().max()
+            found[f"{task}-threshold-rate"] = f"{rate:.1f}"
+    shares = costs(records)["decision"].max()
+    found["decision"] = f"{shares:.3f} %"
+    each = operators(records)["instructions"].tolist()
+    found |= {f"each-{kind}": f"{value:.0f}" for kind, value in zip(OPERATIONS, each, strict=False)}
+    found["missed"] = f"{each[-1]:.1f} %"
+    for row in sizes(records).dropna(subset="paper").to_dict("records"):
+        found |= {"c12-saved": f"{row['saved']:.1f} %", "c12-paper": f"{row['paper']:.1f} %"}
+    timed = any(record.manifest["latency"] for record in records)
+    found["latency"] = "In the table of savings, of float stages." if timed else "No record holds it."
+    return found
+
+
+def _percent(value: float) -> str:
+    return "not reached" if np.isnan(value) else f"{value:.1f} %"

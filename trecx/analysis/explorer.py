@@ -4,10 +4,8 @@ The explorer is a page of its own. It takes all it shows from the document made 
 a cascade of two networks, a network with more exits, another unit of cost are data to the page, not code.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +14,9 @@ from numpy.typing import NDArray
 
 from trecx.analysis.benchmark import with_paper
 from trecx.analysis.compare import static_place
+from trecx.analysis.device import short
 from trecx.analysis.tables import cost_unit, pooled
+from trecx.analysis.wording import size_in_words
 from trecx.deploy.records import DeviceRecord
 from trecx.errors import TrecxError
 from trecx.evaluation.points import cheapest_thresholds, dearest_thresholds
@@ -39,8 +39,8 @@ DEVICE_UNIT = {
     "label": "instructions",
     "million": "million instructions",
     "seeds": 1,  # of what may be recommended
-    "note": "Counted on an emulated {processor}, in plain C with int8 numbers. Accuracies are those of int8. Each network "
-    "is one training, and so without interval; the reference is one too.",
+    "note": "Counted on an emulated {processor}, in plain C with int8 numbers. Accuracies are those of int8. Each "
+    "network is one training, and so without interval; the reference is one too.",
 }
 DEVICE_POINTS = 33  # of a curve
 LOSSES = tuple(round(0.1 * k, 1) for k in range(31))  # points below our own baseline
@@ -359,7 +359,7 @@ def _static(static: Mapping[str, Sequence[Record]], base: _Baseline, counted: Co
         "method": "baseline",
         "about": "fewer filters or fewer pixels; a straight line between two sizes that were trained",
         "first": True,
-        "members": ["unmodified", *(_size(name) for name in smaller)],
+        "members": ["unmodified", *(size_in_words(name) for name in smaller)],
         "params": [records[0].params for records in members],
         "seeds": 1,
         "trainings": [len(records) for records in members],
@@ -388,7 +388,7 @@ def _on_a_device(found: Results, records: Iterable[DeviceRecord]) -> dict[str, A
     others = [record for record in own if not record.is_baseline]
     if base is None or not others:
         return {}
-    named = [_device_label(record) for record in others]
+    named = [short(record) for record in others]
     labels = [
         f"{label}, seed {record.runs[-1].seed}" if named.count(label) > 1 else label
         for label, record in zip(named, others, strict=True)
@@ -397,14 +397,6 @@ def _on_a_device(found: Results, records: Iterable[DeviceRecord]) -> dict[str, A
     last = {"accuracy": _percent(base.accuracy("int8")[-1]), "low": None, "high": None}
     cost = {ON_A_DEVICE: base.cost(ON_A_DEVICE)[-1]}
     return {"baseline": last | {"seeds": 1, "params": _params(base), "cost": cost}, "methods": methods}
-
-
-def _device_label(record: DeviceRecord) -> str:
-    first = record.runs[0]
-    if len(record.runs) == 1 and len(record.cost("flops")) > 1:
-        return record.label
-    size = _size(f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}")
-    return f"Cascade, {size} first" if len(record.runs) > 1 else f"{size}, no exit"
 
 
 def _device_method(label: str, record: DeviceRecord, base: DeviceRecord) -> dict[str, Any]:
@@ -454,14 +446,6 @@ def _params(record: DeviceRecord) -> int:
 def _without(points: dict[str, Any], key: str) -> dict[str, Any]:
     """A grid's points less what it does not order the methods by."""
     return {name: values for name, values in points.items() if name != key}
-
-
-def _size(name: str) -> str:
-    """'7/8 of the filters' for 'width 0.875', '64 × 64 pixels' for 'resolution 64'."""
-    kind, _, value = name.partition(" ")
-    if kind == "width" and re.fullmatch(r"[\d.]+", value):
-        return f"{Fraction(value).limit_denominator(64)} of the filters"
-    return f"{value} × {value} pixels" if kind == "resolution" else name
 
 
 def _shares(shares: NDArray[np.float64]) -> list[list[float]]:

@@ -1,6 +1,8 @@
 """Findings in English: the last column of the table of claims."""
 
+import re
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 
 import numpy as np
 
@@ -26,6 +28,14 @@ def points_in_words(points: float) -> str:
 def share_in_words(percent: float) -> str:
     """A share for running text: `half`, `99 %`."""
     return "half" if percent == 50 else f"{percent:g} %"
+
+
+def size_in_words(name: str) -> str:
+    """A smaller network: '7/8 of the filters' for 'width 0.875', '64 × 64 pixels' for 'resolution 64'."""
+    kind, _, value = name.partition(" ")
+    if kind == "width" and re.fullmatch(r"[\d.]+", value):
+        return f"{Fraction(value).limit_denominator(64)} of the filters"
+    return f"{value} × {value} pixels" if kind == "resolution" else name
 
 
 def _each(evidence: Iterable[Evidence], text: Callable[[Evidence], str]) -> str:

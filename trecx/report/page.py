@@ -243,7 +243,9 @@ def drawn(figure: Figure) -> pd.DataFrame:
             rows += [(panel, series, x, y) for x, y in zip(*map(np.ravel, xy), strict=True)]
         for bars in ax.containers:
             for bar in getattr(bars, "patches", ()):
-                x, y = bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height()
+                lies = getattr(bars, "orientation", "vertical") == "horizontal"
+                x = bar.get_x() + bar.get_width() / (1 if lies else 2)
+                y = bar.get_y() + bar.get_height() / (2 if lies else 1)
                 rows.append((panel, str(bars.get_label()), x, y))
     return pd.DataFrame(rows, columns=["panel", "series", "x", "y"])
 

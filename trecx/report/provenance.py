@@ -25,7 +25,10 @@ def origin(records: Sequence[Record | DeviceRecord], source: str) -> tuple[list[
     emulated = [record for record in records if isinstance(record, DeviceRecord)]
     if emulated:
         processors = " and ".join(sorted({record.manifest["machine"]["processor"] for record in emulated}))
-        return rows, f"{len(emulated)} networks and cascades on an emulated {processors}; nothing was run for this page."
+        return (
+            rows,
+            f"{len(emulated)} networks and cascades on an emulated {processors}; nothing was run for this page.",
+        )
     trained = [record for record in records if isinstance(record, Record) and "recipe" in record.manifest]
     if source == "quick" or not trained:
         return rows, ""
