@@ -1,7 +1,12 @@
 """Device records: damage is told in one sentence where one is opened, and in one line where many are listed."""
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +15,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from trecx import cli, paths
+from trecx.analysis import device as tables
 from trecx.deploy.export import Export
 from trecx.deploy.records import MACHINE, DeviceRecord, published
 from trecx.errors import TrecxError
 from trecx.experiments.intact import FORMAT, Damaged, Newer
 from trecx.experiments.records import checksum
 from trecx.experiments.runs import Run
-from trecx.report.page import draw
+from trecx.report import device as figures
+from trecx.report.page import draw, drawn
 from trecx.report.provenance import origin, provenance
 
 from .small import write_device_record, write_record
@@ -216,3 +223,83 @@ def test_a_point_is_the_cheapest_that_keeps_the_accuracy_on_validation(early: Pa
     assert (point["threshold"], point["accuracy"]) == (0.8, 0.86)
     np.testing.assert_array_equal(point["shares"], [0.5, 0.5])
     assert record.point(0.9) is None
+
+
+# --- The chapter ---
+
+NOTEBOOK = paths.NOTEBOOKS / "07_microcontroller.ipynb"
+
+
+def test_every_number_of_the_running_text_is_known() -> None:
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    named = {*re.findall(r"\{glue:text\}`device-([\w-]+):[sd]`|\{device-([\w-]+)\}", text)}
+    wanted = {first or second for first, second in named} - {"qute"}
+    assert len(wanted) > 30
+    assert wanted <= {*tables.in_words(published())}
+
+
+def test_the_running_text_says_what_the_records_say() -> None:
+    """What the sentences of the chapter claim beside their numbers."""
+    records = published()
+    rows = tables.answer(records).set_index(["data", "network", "drop"])
+    kws, vww = (rows.loc[(data, "T-RecX", 1)] for data in ("Speech Commands v2", "Visual Wake Words"))
+    assert abs(kws["FLOPs"] - kws["instructions"]) < 1
+    assert vww["FLOPs"] - vww["instructions"] > 5
+    assert np.isnan(rows.loc[("CIFAR-10", "T-RecX", 1)]["FLOPs"])
+    (early,) = [r for r in records if r.setting[0] == "cifar10" and [run.method for run in r.runs] == ["trecx_ev"]]
+    assert [row["threshold"] for row in early.manifest["float_thresholds"]] == [None, None]  # in float neither
+    assert rows.loc[("CIFAR-10", "T-RecX, no EV", 1)][["FLOPs", "instructions"]].is_monotonic_decreasing
+    for title, group in tables.benchmarks(records).items():
+        base, trecx = group[0], next(r for r in group if [run.method for run in r.runs] == ["trecx_ev"])
+        cascades = [r for r in group if len(r.runs) > 1]
+        assert base.is_baseline
+        assert trecx.manifest["ram"]["total"] < base.manifest["ram"]["total"]
+        assert trecx.manifest["ram"]["planned"] >= base.manifest["ram"]["planned"]
+        at_one = rows.loc[title].xs(1, level="drop")["instructions"]
+        if cascades:
+            assert at_one.idxmax().startswith("Cascade")
+            dearest = max(group, key=lambda r: r.cost("instructions")[-1] / base.cost("instructions")[-1])
+            assert dearest in cascades
+    assert tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])["lost"].max() <= 0.5
+    assert tables.costs(records)["decision"].max() < 1
+
+
+def test_numbers_in_words_by_hand(early: Path) -> None:
+    found = tables.in_words(published())
+    assert (found["kws-trecx_ev-flops"], found["kws-trecx_ev-given"]) == ("20.0 %", "2.00 points")  # at 0.8: 86 %
+    assert found["kws-trecx_ev-instructions"] == f"{100 * (1 - 815 / 1000):.1f} %"
+    assert found["kws-trecx_ev-worst"] == "102 %"
+    assert found["kws-trecx_ev-first-instructions"] == f"{100 * 610 / 1020:.1f} %"
+    assert found["kws-lost"] == "2.00"
+    assert found["latency"] == "No record holds it."
+    assert found["decision"] == "1.000 %"
+
+
+@pytest.mark.parametrize("name", ["inference", "memory", "saved", "operations", "lost"])
+def test_figures_draw_what_the_records_hold(early: Path, name: str) -> None:
+    write_device_record(early.parent, [BASE, replace(BASE, seed=1)], [10, 20], CURVE)
+    figure = getattr(figures, name)(published())
+    shown = drawn(figure)
+    assert len(shown)
+    if name == "inference":
+        ends = shown[shown["series"] == "runs to the end"]["x"].round(8).tolist()
+        assert ends == [0, 0.00102, 0.00005]  # the baseline has a bar of its own
+        assert figure.axes[0].get_title("left") == "Speech Commands v2"
+
+
+@pytest.mark.slow
+def test_records_of_devices_and_only_those_make_the_chapter_run_again() -> None:
+    if not (make := shutil.which("make")):
+        pytest.skip("needs make")
+    rules = subprocess.run(
+        [make, "-np", f"TRECX_PYTHON={sys.executable}"], cwd=paths.ROOT, capture_output=True, text=True, check=False
+    ).stdout
+    of = {
+        name: next(line for line in rules.splitlines() if line.startswith(f"book/notebooks/{name}.ipynb: notebooks/"))
+        for name in ("02_keyword_spotting", "06_headline", "07_microcontroller")
+    }
+    on_a_device = "book/records/device/mps2-an386/kws-baseline-fast14-seed0.json"
+    assert on_a_device in of["07_microcontroller"]
+    assert "book/records/speech_commands/" not in of["07_microcontroller"]
+    assert on_a_device in of["06_headline"]  # the explorer and claim C12
+    assert on_a_device not in of["02_keyword_spotting"]

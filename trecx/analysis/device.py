@@ -304,7 +304,8 @@ def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
         found |= {"c12-saved": f"{row['saved']:.1f} %", "c12-paper": f"{row['paper']:.1f} %"}
     timed = any(record.manifest["latency"] for record in records)
     found["latency"] = "In the table of savings, of float stages." if timed else "No record holds it."
-    return found
+    main = {f"{method}-{what}" for method in (*ANSWERS, "cascade") for what in ("flops", "instructions", "given")}
+    return dict(sorted(found.items(), key=lambda item: item[0].partition("-")[2] not in main))  # what matters first
 
 
 def _percent(value: float) -> str:
