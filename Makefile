@@ -43,7 +43,7 @@ EXECUTED := $(NOTEBOOKS:%=book/%) $(TWINS)
 PACKAGE := $(sort $(shell find trecx -not -name '* *' \( -name '*.py' -o -name '*.yaml' \)))
 # The published records that a chapter reads; those of one benchmark concern no other's.
 records = $(sort $(shell find $(1:%=book/records/%) -type f -not -path '* *' 2>/dev/null))
-ALL_RECORDS := cifar10 speech_commands vww96 reference
+ALL_RECORDS := cifar10 speech_commands vww96 reference device
 PAGES := $(sort $(shell find book -type f -not -path 'book/notebooks/*' -not -path 'book/tables/*' \
   -not -path '*/.*' -not -name '*.pyc' -not -path '* *'))
 JUPYTER_BOOK := $(PY) -c 'from jupyter_book.cli.main import main; main()'
@@ -155,7 +155,8 @@ $(TWINS): book/notebooks/%_live.ipynb: notebooks/%.ipynb $(PACKAGE) _build/profi
 
 book/notebooks/01_image_classification.ipynb: $(call records,cifar10 reference)
 book/notebooks/02_keyword_spotting.ipynb: $(call records,speech_commands reference)
-book/notebooks/03_visual_wake_words.ipynb: $(call records,vww96 reference)
+book/notebooks/03_visual_wake_words.ipynb: $(call records,vww96 reference device)
+book/notebooks/07_microcontroller.ipynb: $(call records,device)
 book/notebooks/09_authors_checkpoints.ipynb: $(call records,reference)
 $(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(filter-out $(TWINS),$(EXECUTED))): \
   $(call records,$(ALL_RECORDS))

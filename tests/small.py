@@ -1,9 +1,10 @@
 """Small copies of the stand-in data sets, records that no training made, and made-up audio."""
 
+import json
 import wave
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torch import nn
 from trecx import data
 from trecx.data import store
 from trecx.data.mfcc import RATE
+from trecx.deploy.records import DeviceRecord
+from trecx.experiments.intact import FORMAT
 from trecx.experiments.records import Record, pack, write
 from trecx.experiments.results import Results
 from trecx.experiments.runs import Run, cost_of, identity
@@ -122,3 +125,40 @@ def samples_per_layer(network: Any, x: torch.Tensor, threshold: float) -> Counte
     for hook in hooks:
         hook.remove()
     return seen
+
+
+def write_device_record(
+    root: Path, runs: Sequence[Run], instructions: Sequence[int], curve: Mapping[str, Any], **given: Any
+) -> DeviceRecord:
+    """A made-up device record in `root`: FLOPs are a tenth, MACs a twentieth of the instructions without decisions.
+
+    `curve` has thresholds, val, test and shares; val_shares are the same as shares unless given. `given` replaces
+    fields.
+    """
+    total = np.cumsum(instructions)
+    exits = len(total)
+    stage = {"least": 0, "most": 10**9, "decision": 10, "stack": 100}
+    check = {"samples": 100, "difference": 0.0, "tolerance": 1e-3}
+    manifest = {
+        "format": FORMAT,
+        "runs": [asdict(run) for run in runs],
+        "rule": ">",
+        "cost": {"flops": (total / 10).tolist(), "macs": (total / 20).tolist()},
+        "bytes": {"float": 1000, "int8": 300},
+        "accuracy": {s: {"float": [0.9] * exits, "int8": [0.88] * exits} for s in ("val", "test")},
+        "machine": {"name": "mps2-an386", "processor": "Cortex-M4F"},
+        "stages": [stage | {"instructions": n} for n in instructions],
+        "operations": [dict.fromkeys(("conv", "pointwise", "depthwise", "outputs", "other"), 9)] * exits,
+        "flash": {"weights": 300, "code": 50, "data": 0, "total": 350},
+        "ram": {"variables": 40, "stack": 100, "total": 140, "planned": 60},
+        "checks": {"host": check, "emulated": check},
+        "firmware_sha256": "abc",
+        "versions": {},
+        "curve": {"val_shares": curve["shares"], **curve},
+        "float_thresholds": [],
+        "latency": None,
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f"{'+'.join(run.name for run in runs)}.json"
+    path.write_text(json.dumps(manifest | given))
+    return DeviceRecord(path)

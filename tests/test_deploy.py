@@ -20,17 +20,19 @@ from trecx.data import Dataset
 from trecx.deploy import device, graphs, needs
 from trecx.deploy.export import Export, export
 from trecx.deploy.graphs import Affine
-from trecx.deploy.records import DeviceRecord, published
+from trecx.deploy.records import published
 from trecx.deploy.source import HAND_WRITTEN
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record, open_record, pack, write
-from trecx.experiments.runs import Run, cost_of, inputs, labels
+from trecx.experiments.runs import Run, cost_of, identity, inputs, labels
 from trecx.models.build import build, input_shape
 from trecx.models.methods import METHODS
 from trecx.models.network import inference
 from trecx.report.catalogue import ON_A_DEVICE
 from trecx.training.loop import log_probs
 from trecx.training.weights import save_weights
+
+from .small import write_device_record
 
 needs_onnx = pytest.mark.skipif(
     not all(map(find_spec, (*needs.EXPORT, *needs.GENERATE))), reason="needs `pip install -e '.[deploy]'`"
@@ -66,7 +68,9 @@ def write_trained(run: Run, made: Dataset, root: Path) -> Record:
     for split in ("val", "test"):
         predictions[f"{split}_log_probs"] = pack(log_probs(network, inputs(made, split, run), run.task))
         predictions[f"{split}_labels"] = labels(made, split).numpy().astype(np.uint8)
-    manifest = {"run": asdict(run), "cost": asdict(cost_of(run)), "data": {"checksum": "abc", "stand_in": True}}
+    sizes = {"train": len(made.y_train), "val": len(made.y_val), "test": len(made.y_test)}
+    about = {"name": run.data, "title": "toy", "checksum": "abc", "stand_in": True, "sizes": sizes}
+    manifest = identity(run, "abc") | {"cost": asdict(cost_of(run)), "data": about}
     folder = root / run.data / run.name
     folder.mkdir(parents=True)
     write(folder, manifest, pd.DataFrame({"epoch": [1]}), predictions)
@@ -220,28 +224,6 @@ def test_emulated_counts_repeat_and_the_decision_is_cheap(in_c: Export) -> None:
     assert (first.stack > 16 * 25 * 5).all()
 
 
-def device_record(folder: Path, run: Run, instructions: list[int], curve: dict[str, Any]) -> DeviceRecord:
-    """A made-up device record: FLOPs are a tenth, MACs a twentieth of the instructions without decisions."""
-    total = np.cumsum(instructions)
-    exits = len(total)
-    stage = {"least": 0, "most": 0, "decision": 10, "stack": 100}
-    manifest = {
-        "runs": [asdict(run)],
-        "cost": {"flops": (total / 10).tolist(), "macs": (total / 20).tolist()},
-        "bytes": {"float": 1000, "int8": 300},
-        "accuracy": {s: {"float": [0.9] * exits, "int8": [0.88] * exits} for s in ("val", "test")},
-        "stages": [stage | {"instructions": n} for n in instructions],
-        "flash": {"weights": 300, "code": 50, "data": 0, "total": 350},
-        "ram": {"variables": 40, "stack": 100, "total": 140, "planned": 60},
-        "curve": curve,
-        "float_thresholds": [],
-        "latency": {"full_ratio": 1.0, "points": [{"drop": 1, "ratio": 0.8, "shares": [0.5, 0.5]}]},
-    }
-    path = folder / f"{run.name}.json"
-    path.write_text(json.dumps(manifest))
-    return DeviceRecord(path)
-
-
 def test_savings_by_hand(tmp_path: Path) -> None:
     """Half the samples leave after 600 of 1000 instructions, where the baseline runs 1000."""
     alone = {"thresholds": [None], "val": [0.88], "test": [0.87], "shares": [[1.0]]}
@@ -251,8 +233,9 @@ def test_savings_by_hand(tmp_path: Path) -> None:
         "test": [0.88, 0.86, 0.69],
         "shares": [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]],
     }
-    plain = device_record(tmp_path, Run("kws", "baseline"), [1000], alone)
-    early = device_record(tmp_path, Run("kws", "trecx_ev"), [600, 400], both)
+    latency = {"full_ratio": 1.0, "points": [{"drop": 1, "ratio": 0.8, "shares": [0.5, 0.5]}]}
+    plain = write_device_record(tmp_path, [Run("kws", "baseline")], [1000], alone)
+    early = write_device_record(tmp_path, [Run("kws", "trecx_ev")], [600, 400], both, latency=latency)
     assert early.cost("instructions").tolist() == [610, 1020]  # a decision behind each stage
     assert plain.cost("instructions").tolist() == [1000]  # none without exits
     one, none = tables.savings([early, plain]).to_dict("records")
@@ -263,6 +246,8 @@ def test_savings_by_hand(tmp_path: Path) -> None:
     assert one["latency"] == one["FLOPs, same exits"] == pytest.approx(20)
     assert (none["drop"], none["threshold"]) == (0, 1.0)  # the final exit alone is as accurate
     assert np.isnan(none["latency"])
+    silent = write_device_record(tmp_path, [Run("kws", "trecx_no_ev")], [600, 400], both)
+    assert "latency" not in tables.savings([silent, plain])  # no record has it
     row = tables.costs([early, plain]).to_dict("records")[1]
     assert row["decision"] == pytest.approx(1)
     assert row["first, instructions"] == pytest.approx(100 * 610 / 1020)

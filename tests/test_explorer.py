@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from trecx import cli, paths
-from trecx.analysis import benchmark, explorer
+from trecx.analysis import benchmark, device, explorer
 from trecx.analysis.compare import static_saving
+from trecx.deploy.records import DeviceRecord, published
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results, gather
@@ -22,7 +23,7 @@ from trecx.experiments.runs import Run
 from trecx.models.methods import METHODS
 from trecx.report import explorer as page
 
-from .small import write_record
+from .small import write_device_record, write_record
 
 SEEDS = (0, 1, 2)
 
@@ -51,8 +52,34 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
 
 
 @pytest.fixture(scope="module")
-def document(found: dict[str, Results]) -> dict[str, Any]:
-    return explorer.document(found)
+def devices(tmp_path_factory: pytest.TempPathFactory) -> list[DeviceRecord]:
+    """On CIFAR-10: the baseline, T-RecX, half the filters, a cascade, and T-RecX under another recipe."""
+    root = tmp_path_factory.mktemp("device")
+    base, half = (Run("ic", "baseline", "cifar10", "fast", seed=1, width=width) for width in (1, 0.5))
+    levels = np.linspace(1, 0, 101)
+    rises = {
+        "thresholds": levels.tolist(),
+        "val": np.linspace(0.88, 0.8, 101).tolist(),
+        "test": np.linspace(0.875, 0.79, 101).tolist(),
+        "shares": np.stack([1 - levels**4, levels**4], axis=1).tolist(),
+        "val_shares": np.stack([1 - levels**2, levels**2], axis=1).tolist(),
+    }
+
+    def alone(accuracy: float) -> dict[str, Any]:
+        return {"thresholds": [None], "val": [accuracy], "test": [accuracy - 0.005], "shares": [[1.0]]}
+
+    return [
+        write_device_record(root, [base], [1000], alone(0.88)),
+        write_device_record(root, [Run("ic", "trecx_ev", "cifar10", "fast")], [500, 600], rises),
+        write_device_record(root, [half], [400], alone(0.865)),
+        write_device_record(root, [half, base], [400, 1000], rises),
+        write_device_record(root, [Run("ic", "trecx_ev", "cifar10", "paper")], [1, 1], rises),
+    ]
+
+
+@pytest.fixture(scope="module")
+def document(found: dict[str, Results], devices: list[DeviceRecord]) -> dict[str, Any]:
+    return explorer.document(found, on_a_device=devices)
 
 
 def method(document: dict[str, Any], task: str, label: str) -> dict[str, Any]:
@@ -185,6 +212,74 @@ def test_other_methods_and_units_are_data(found: dict[str, Results]) -> None:
         explorer.document({"ic": found["ic"]}, {"ic": [explorer.entry("T-RecX", second)]})
 
 
+def on_a_device(document: dict[str, Any], task: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Baseline and methods (by label) under the unit instructions."""
+    (bench,) = [b for b in document["benchmarks"] if b["name"] == task]
+    part = bench["on"]["instructions"]
+    return part["baseline"], {method["label"]: method for method in part["methods"]}
+
+
+def test_instructions_are_those_of_device_records_and_of_nothing_else(
+    document: dict[str, Any], devices: list[DeviceRecord]
+) -> None:
+    base, methods = on_a_device(document, "ic")
+    assert base["cost"] == {"instructions": 1000}
+    assert base["accuracy"] == 88
+    assert [*methods] == ["T-RecX", "1/2 of the filters, no exit", "Cascade, 1/2 of the filters first"]
+    assert "on" not in document["benchmarks"][1]
+    assert "instructions" in document["units"]
+    assert "instructions" not in document["benchmarks"][0]["baseline"]["cost"]
+    assert "Cortex-M4F" in document["units"]["instructions"]["note"]
+    one, k = methods["T-RecX"], document["losses"].index(2)
+    at = devices[1].point(0.88 - 0.02)  # the made-up baseline has 88 % on validation
+    assert at is not None
+    assert one["loss"]["threshold"][k] == pytest.approx(at["threshold"]) == pytest.approx(0.75)
+    assert one["loss"]["accuracy"][k] == pytest.approx(100 * at["accuracy"], abs=0.006)
+    assert one["loss"]["shares"][k] == [pytest.approx(1 - 0.75**4, abs=1e-4)]
+    assert one["cost"]["instructions"] == [510, 1120]
+    # At most 80 % of 1000: 510 + 610 * level^2 on validation.
+    place = document["budgets"].index(80)
+    assert one["budget"]["instructions"]["threshold"][place] == pytest.approx(np.floor(np.sqrt(290 / 610) * 100) / 100)
+    assert one["budget"]["instructions"]["reached"][document["budgets"].index(50)] == 0
+    small = methods["1/2 of the filters, no exit"]
+    assert small["members"] == ["1/2 of the filters"]
+    assert [small["loss"]["reached"][document["losses"].index(loss)] for loss in (1, 2)] == [0, 1]
+
+
+def test_without_device_records_there_is_no_such_unit(found: dict[str, Results], devices: list[DeviceRecord]) -> None:
+    for given in ([], devices[1:], devices[:1]):  # a baseline and something to compare with it are needed
+        assert "instructions" not in explorer.document({"ic": found["ic"]}, on_a_device=given)["units"]
+
+
+def test_published_instructions_are_those_of_the_table(found: dict[str, Results]) -> None:
+    """Saved at a point and at none: as `python -m trecx results device savings`; curves: as their records have them."""
+    records = published()
+    table = device.savings(records).set_index(["data", "network", "drop"])
+    document = explorer.document(found, on_a_device=records)
+    for task in found:
+        base, methods = on_a_device(document, task)
+        whole_cost, compared = base["cost"]["instructions"], 0
+        for record in records:
+            (one,) = [m for m in methods.values() if m["about"].endswith(f": {record.name}")] or [None]
+            if one is None:
+                continue
+            for drop in (0, 1):
+                row, k = table.loc[(device.data_title(record), record.label, drop)], document["losses"].index(drop)
+                assert one["loss"]["reached"][k] == (not np.isnan(row["accuracy"]))
+                if one["loss"]["reached"][k]:
+                    compared += 1
+                    saved = 100 * (1 - whole(one["loss"]["shares"][k]) @ one["cost"]["instructions"] / whole_cost)
+                    assert saved == pytest.approx(row["instructions"], abs=0.01)
+                    assert one["loss"]["accuracy"][k] == pytest.approx(row["accuracy"], abs=0.006)
+            if "members" not in one:
+                known = device.curve(record)
+                costs = np.array([whole(s) @ one["cost"]["instructions"] for s in one["curve"]["shares"]])
+                for cost, accuracy in zip(costs, one["curve"]["accuracy"], strict=True):
+                    near = known[np.isclose(known["instructions"], cost, rtol=1e-4)]
+                    assert np.isclose(near["accuracy"], accuracy, atol=0.006).any()
+        assert compared >= 3
+
+
 def test_one_training_is_not_shown(document: dict[str, Any]) -> None:
     assert "BranchyNet" not in [m["label"] for b in document["benchmarks"] for m in b["methods"]]
 
@@ -206,7 +301,8 @@ def test_too_much_data_is_refused(document: dict[str, Any], tmp_path: Path, monk
 @pytest.mark.slow
 def test_published_data_fit_and_say_what_the_chapters_say() -> None:
     found = gather("published")
-    document = explorer.document(found)
+    document = explorer.document(found, on_a_device=published())
+    assert all("on" in bench for bench in document["benchmarks"])
     assert len(json.dumps(document, separators=(",", ":"))) < page.MOST_BYTES
     for bench in document["benchmarks"]:
         table = benchmark.savings(found[bench["name"]]).set_index(["method", "drop"])
@@ -367,6 +463,28 @@ def test_the_table_has_the_numbers_of_the_command_line(
     assert cells[3].startswith(f"{np.mean([line['accuracy'] for line in at]):.1f} % [")
     assert cells[5] == f"{records[0].params:,}"
     assert cells[6] == f"{100 * records[0].cost('macs')[-1] / whole_cost:.0f} %"
+
+
+@pytest.mark.slow
+def test_instructions_show_the_networks_that_were_counted(opened: Any, html: Path) -> None:
+    css(opened, 'button[data-method="SDN (published)"]').click()
+    css(opened, "#explorer-unit option[value=instructions]").click()
+    assert opened.current_url.endswith("#benchmark=cifar-10&lose=1&unit=instructions")
+    assert re.search(r"Use .+: \d+ % of the instructions saved", said(opened))
+    assert "Counted on an emulated Cortex-M4F" in said(opened)
+    assert row(opened, "1/2 of the filters, no exit")[0] == "not reached"
+    assert row(opened, "T-RecX")[3] == "86.5 %"  # a single training: no interval
+    with pytest.raises(AssertionError, match="no row SDN"):
+        row(opened, "SDN (published)")
+    css(opened, 'button[data-method="T-RecX"]').click()
+    there, text = opened.current_url, said(opened)
+    opened.get("about:blank")
+    opened.get(there)
+    assert said(opened) == text
+    css(opened, "input[value=speech-commands]").click()  # where nothing was counted
+    assert opened.current_url.endswith("benchmark=speech-commands&lose=1&unit=instructions")
+    assert "of the FLOPs saved" in said(opened)
+    assert not css(opened, "#explorer-unit option[value=instructions]").is_enabled()
 
 
 @pytest.mark.slow

@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("device", "instructions and memory of a record on an emulated Cortex-M, as a device record")
     command.add_argument("record", metavar="RECORD", nargs="+", help="a run record with weights; two for a cascade")
     command.add_argument("--machine", default="mps2-an386", help="mps2-an386 (Cortex-M4F, default) or mps2-an385 (M3)")
+    command.add_argument("--latency", action="store_true", help="also time on this processor, which must be idle")
     command.add_argument("--publish", action="store_true", help="put the record into the book")
 
     command = add("reference", "evaluate the authors' released weights, read from a clone of their repository")
@@ -296,7 +297,7 @@ def _device(options: argparse.Namespace) -> dict[str, Any]:
     from trecx.experiments.records import open_record
 
     records = [open_record(name) for name in options.record]
-    made = measure(records, options.machine, publish=options.publish, say=_say)
+    made = measure(records, options.machine, latency=options.latency, publish=options.publish, say=_say)
     found = made.manifest
     return {
         "record": str(made.path),

@@ -35,7 +35,8 @@
   const slug = (title) => title.toLowerCase().replace(/[^a-z0-9]+/g, "-");
   const points = (value) => (value === 1 ? "1 point" : `${value} points`);
 
-  const interval = (at) => `${percent(at.accuracy)} [${number(at.low, 1)},${NBSP}${number(at.high, 1)}]`;
+  // A single training has no interval.
+  const interval = (at) => percent(at.accuracy) + (at.low === null ? "" : ` [${number(at.low, 1)},${NBSP}${number(at.high, 1)}]`);
 
   // The shares of all exits; the data leave the last one out.
   const whole = (shares) => [...shares, 1 - shares.reduce((sum, share) => sum + share, 0)];
@@ -202,10 +203,18 @@
     const grid = () => (state.by === "lose" ? data.losses : data.budgets);
     const nearest = (values, wanted) => values.reduce((best, value) => (Math.abs(value - wanted) < Math.abs(best - wanted) ? value : best));
 
+    // The benchmark as the unit sees it: counted on a device, it has a baseline and methods of its own.
+    function seen(unit) {
+      const benchmark = data.benchmarks[titles.indexOf(state.benchmark)];
+      return benchmark.on && benchmark.on[unit] ? { ...benchmark, ...benchmark.on[unit] } : benchmark;
+    }
+    const known = (label) => seen(state.unit).methods.some((method) => method.label === label);
+
     function change(given) {
       if ("by" in given && given.by !== state.by) given.value = given.by === "lose" ? 1 : 60;
       if ("benchmark" in given) given.method = "";
       Object.assign(state, given);
+      if (!known(state.method)) state.method = "";
       history.replaceState(null, "", "#" + written());
       show();
     }
@@ -226,17 +235,15 @@
       const wanted = Number.parseFloat(given.get(state.by));
       if (Number.isFinite(wanted)) state.value = nearest(grid(), wanted);
       if (given.get("unit") in data.units) state.unit = given.get("unit");
-      const benchmark = data.benchmarks[titles.indexOf(state.benchmark)];
-      if (benchmark.methods.some((method) => method.label === given.get("method"))) state.method = given.get("method");
+      if (known(given.get("method"))) state.method = given.get("method");
       state.all = given.get("all") === "1";
       show();
     }
 
     function show() {
-      const benchmark = data.benchmarks[titles.indexOf(state.benchmark)];
-      if (!benchmark.baseline.cost[state.unit]) state.unit = Object.keys(benchmark.baseline.cost)[0];
-      const unit = data.units[state.unit];
-      for (const option of select.options) option.disabled = !benchmark.baseline.cost[option.value];
+      if (!seen(state.unit).baseline.cost[state.unit]) state.unit = Object.keys(seen("").baseline.cost)[0];
+      const benchmark = seen(state.unit), unit = data.units[state.unit];
+      for (const option of select.options) option.disabled = !seen(option.value).baseline.cost[option.value];
       select.value = state.unit;
       page.querySelector(`#${id(`benchmark-${state.benchmark}`)}`).checked = true;
       page.querySelector(`#${id(`by-${state.by}`)}`).checked = true;
@@ -253,14 +260,14 @@
       const rows = benchmark.methods.map((method) => ({ method, point: at(method, benchmark, state, data) }));
       rows.sort((a, b) => (b.point ? b.point.rank : -Infinity) - (a.point ? a.point.rank : -Infinity));
       // Recommended is only what was trained often enough; a smaller network needs no threshold that could be luck.
-      const top = rows.find((row) => row.point && (row.method.members || row.method.seeds >= data.enough_seeds)) || rows[0];
+      const top = rows.find((row) => row.point && (row.method.members || row.method.seeds >= (unit.seeds || data.enough_seeds))) || rows[0];
       const best = top.point;
       const picked = rows.find((row) => row.method.label === state.method);
       const used = picked ? picked.point : best;
       const visible = rows.filter((row) => state.all || row.method.first || row === picked || row === top);
 
       const [first, second] = picked && !used ? [`${picked.method.label} does not get there on ${benchmark.network}.`, ""] : answer(used, benchmark, state, unit);
-      said.replaceChildren(make("p", {}, make("strong", {}, first)), make("p", {}, [second, compared(used, benchmark.methods, benchmark, state, unit)].filter(Boolean).join(" ")));
+      said.replaceChildren(make("p", {}, make("strong", {}, first)), make("p", {}, [second, compared(used, benchmark.methods, benchmark, state, unit)].filter(Boolean).join(" ")), ...(unit.note ? [make("p", {}, unit.note)] : []));
       drawChart(benchmark, visible, used, unit);
       fillTable(benchmark, visible, used, unit);
     }

@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from trecx import data
+from trecx.analysis.wording import sizes_in_words
 from trecx.deploy.records import DROPS, DeviceRecord
 from trecx.errors import TrecxError
 from trecx.paper import paper
+
+LATENCY = ("latency", "FLOPs, same exits")  # columns of `savings`
+
+ANSWERS = ("trecx_ev", "trecx_no_ev", "nested")  # methods of the short table
 
 Rows = list[dict[str, Any]]
 
@@ -22,8 +26,53 @@ def baselines(records: Sequence[DeviceRecord]) -> dict[tuple[str, str, str], Dev
 
 def data_title(record: DeviceRecord) -> str:
     """The data and what training started from, as tables say it."""
-    name, _, start = record.setting
-    return data.DATASETS[name].title + (f", from {start}" if start else "")
+    start = record.setting[2]
+    return record.data_title + (f", from {start}" if start else "")
+
+
+def short(record: DeviceRecord) -> str:
+    """What a figure calls it: its method, or what is smaller about it."""
+    if record.is_baseline:
+        return "Unmodified network"
+    first = record.runs[0]
+    if len(record.runs) == 1 and len(record.cost("flops")) > 1:
+        return record.label
+    size = sizes_in_words(f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}")
+    return f"Cascade, {size} first" if len(record.runs) > 1 else f"{size}, no exit"
+
+
+def benchmarks(records: Sequence[DeviceRecord]) -> dict[str, list[DeviceRecord]]:
+    """Title of the data -> its records of one setting, the baseline first.
+
+    As elsewhere in the book that of networks trained on from weights, if there are some: only from the reference
+    weights does Visual Wake Words reach the paper's accuracy.
+    """
+    found: dict[str, list[DeviceRecord]] = {}
+    for record in _ordered(records):
+        settings = {other.setting for other in records if other.data_title == record.data_title}
+        if record.setting == max(settings, key=lambda setting: (bool(setting[2]), setting)):
+            found.setdefault(record.data_title, []).append(record)
+    return found
+
+
+def answer(records: Sequence[DeviceRecord]) -> pd.DataFrame:
+    """The short table: saved in three units by T-RecX, with and without EV-assistance, nested networks and cascades.
+
+    Of the setting in `benchmarks`; at the baseline's accuracy only what reaches it. `given up` is on test, in points.
+    """
+    rows: Rows = []
+    for title, group in benchmarks(records).items():
+        base = baselines(records).get(group[0].setting)
+        saved = savings(group)
+        for record in group:
+            if base is None or not (len(record.runs) > 1 or record.runs[0].method in ANSWERS):
+                continue
+            for row in saved[saved["network"] == record.label].to_dict("records"):
+                if row["drop"] or not np.isnan(row["accuracy"]):
+                    lost = 100 * base.accuracy("int8")[-1] - row["accuracy"]
+                    kept = {key: row[key] for key in ("drop", "FLOPs", "MACs", "instructions", "exit rate")}
+                    rows.append({"data": title, "network": short(record), **kept, "given up": lost})
+    return pd.DataFrame(rows)
 
 
 def _named(record: DeviceRecord) -> dict[str, Any]:
@@ -38,9 +87,9 @@ def _ordered(records: Sequence[DeviceRecord]) -> list[DeviceRecord]:
 def savings(records: Sequence[DeviceRecord]) -> pd.DataFrame:
     """What is saved `drop` points below the baseline under int8, in four units: threshold from validation under int8.
 
-    Latency is of the float stages on a processor at thresholds chosen in float, on other samples than the rest; the
-    FLOPs saved by just those exits stand beside it. Percent of the baseline's cost, NaN where no threshold reaches the
-    accuracy.
+    Latency, where a record holds it, is of the float stages on a processor at thresholds chosen in float, on other
+    samples than the rest; the FLOPs saved by just those exits stand beside it. Percent of the baseline's cost, NaN
+    where no threshold reaches the accuracy.
     """
     rows: Rows = []
     for record in _ordered(records):
@@ -59,13 +108,15 @@ def savings(records: Sequence[DeviceRecord]) -> pd.DataFrame:
                 for unit, name in (("flops", "FLOPs"), ("macs", "MACs"), ("instructions", "instructions")):
                     row[name] = 100 * (1 - shares @ record.cost(unit) / base.cost(unit)[-1])
             rows.append(row | _latency(record, base, drop))
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    timed = any(record.manifest["latency"] for record in records)
+    return frame if timed else frame.drop(columns=[*LATENCY], errors="ignore")
 
 
 def _latency(record: DeviceRecord, base: DeviceRecord, drop: int) -> dict[str, float]:
     """Latency saved, and FLOPs saved by the same exits, in percent; NaN where no threshold keeps the accuracy.
 
-    Also NaN where the record has no latency: that of a busy machine is worth nothing and is not published.
+    Also NaN where the record has no latency.
     """
     found = record.manifest["latency"]
     if found is None:
@@ -76,9 +127,9 @@ def _latency(record: DeviceRecord, base: DeviceRecord, drop: int) -> dict[str, f
     else:
         points = [point for point in found["points"] if point["drop"] == drop]
     if not points:
-        return {"latency": np.nan, "FLOPs, same exits": np.nan}
+        return dict.fromkeys(LATENCY, np.nan)
     flops = np.asarray(points[0]["shares"]) @ record.cost("flops") / base.cost("flops")[-1]
-    return {"latency": 100 * (1 - points[0]["ratio"]), "FLOPs, same exits": 100 * (1 - flops)}
+    return dict(zip(LATENCY, (100 * (1 - points[0]["ratio"]), 100 * (1 - float(flops))), strict=True))
 
 
 def costs(records: Sequence[DeviceRecord]) -> pd.DataFrame:
@@ -97,6 +148,7 @@ def costs(records: Sequence[DeviceRecord]) -> pd.DataFrame:
                 "all": instructions[-1] / 1e6,
                 "first, instructions": 100 * instructions[0] / instructions[-1] if early else np.nan,
                 "first, FLOPs": 100 * flops[0] / flops[-1] if early else np.nan,
+                "of the baseline": 100 * instructions[-1] / whole,
                 "per MAC": instructions[-1] / macs[-1],
                 "decision": 100 * found["stages"][0]["decision"] / whole if early else np.nan,
                 "weights": found["flash"]["weights"] / 1e3,
@@ -125,6 +177,8 @@ def operators(records: Sequence[DeviceRecord]) -> pd.DataFrame:
     Least squares of the relative errors without negative values. The last row is the median relative error of a stage,
     in percent.
     """
+    if not records:
+        return pd.DataFrame()
     counts = np.array([[stage[kind] for kind in OPERATIONS] for r in records for stage in r.manifest["operations"]])
     total = np.array([stage["instructions"] for r in records for stage in r.manifest["stages"]])
     each, _ = nnls(counts / total[:, None], np.ones(len(total)))
@@ -207,3 +261,52 @@ def curve(record: DeviceRecord, unit: str = "instructions") -> pd.DataFrame:
         raise TrecxError(f"{record.name} has no early exit, so it has no benefit curve")
     cost = np.asarray(found["shares"]) @ record.cost(unit)
     return pd.DataFrame({"threshold": found["thresholds"], "accuracy": 100 * np.asarray(found["test"]), unit: cost})
+
+
+def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
+    """What running text says of device records: name -> number with its unit.
+
+    `TASK-NETWORK-...` is of the setting in `benchmarks`, NETWORK the method or `cascade`; savings are one point below
+    the baseline, thresholds as in `savings`.
+    """
+    found: dict[str, str] = {}
+    for group in benchmarks(records).values():
+        base = baselines(group).get(group[0].setting)
+        if base is None:
+            continue
+        saved, task = savings(group), base.runs[0].task
+        for record in (record for record in group if len(record.cost("flops")) > 1):
+            name = f"{task}-{record.runs[0].method if len(record.runs) == 1 else 'cascade'}"
+            row = saved[(saved["network"] == record.label) & (saved["drop"] == 1)].iloc[0]
+            for unit in ("FLOPs", "instructions"):
+                found[f"{name}-{unit.lower()}"] = _percent(row[unit])
+                cost = record.cost(unit.lower())
+                found[f"{name}-first-{unit.lower()}"] = _percent(100 * cost[0] / cost[-1])
+            given = 100 * base.accuracy("int8")[-1] - row["accuracy"]
+            found[f"{name}-given"] = "not reached" if np.isnan(given) else f"{given:.2f} points"
+            worst = record.cost("instructions")[-1] / base.cost("instructions")[-1]
+            found[f"{name}-worst"] = f"{100 * worst:.0f} %"
+            more = record.manifest["flash"]["total"] - base.manifest["flash"]["total"]
+            found[f"{name}-flash"] = f"{more / 1e3:.1f} kB"
+        lost = accuracies(group)["lost"].max()
+        found[f"{task}-lost"] = f"{lost:.2f}"
+        kept = thresholds(group)
+        if len(kept):
+            found[f"{task}-threshold-accuracy"] = f"{(kept['float'] - kept['int8']).abs().max():.2f}"
+            rate = (kept["exit rate, float"] - kept["exit rate, int8"]).abs().max()
+            found[f"{task}-threshold-rate"] = f"{rate:.1f}"
+    shares = costs(records)["decision"].max()
+    found["decision"] = f"{shares:.3f} %"
+    each = operators(records)["instructions"].tolist()
+    found |= {f"each-{kind}": f"{value:.0f}" for kind, value in zip(OPERATIONS, each, strict=False)}
+    found["missed"] = f"{each[-1]:.1f} %"
+    for row in sizes(records).dropna(subset="paper").to_dict("records"):
+        found |= {"c12-saved": f"{row['saved']:.1f} %", "c12-paper": f"{row['paper']:.1f} %"}
+    timed = any(record.manifest["latency"] for record in records)
+    found["latency"] = "In the table of savings, of float stages." if timed else "No record holds it."
+    main = {f"{method}-{what}" for method in (*ANSWERS, "cascade") for what in ("flops", "instructions", "given")}
+    return dict(sorted(found.items(), key=lambda item: item[0].partition("-")[2] not in main))  # what matters first
+
+
+def _percent(value: float) -> str:
+    return "not reached" if np.isnan(value) else f"{value:.1f} %"

@@ -16,8 +16,10 @@ from trecx.analysis.benchmark import with_paper
 from trecx.analysis.beyond import DROPS, Benchmark
 from trecx.analysis.choice import FAMILIES
 from trecx.analysis.compare import static_place
+from trecx.analysis.device import short
 from trecx.analysis.tables import cost_unit, pooled
 from trecx.analysis.wording import sizes_in_words
+from trecx.deploy.records import DeviceRecord
 from trecx.errors import TrecxError
 from trecx.evaluation.points import cheapest_thresholds, dearest_thresholds
 from trecx.evaluation.stats import paired_difference
@@ -25,6 +27,7 @@ from trecx.evaluation.trace import Trace, at_thresholds
 from trecx.experiments.composed import Cascaded
 from trecx.experiments.records import Record, mean_accuracy
 from trecx.experiments.results import Results
+from trecx.experiments.runs import cost_of, run_of
 from trecx.models.methods import get_method
 from trecx.paper import paper
 from trecx.tasks import get_task
@@ -33,6 +36,16 @@ UNITS = {  # name in a record's cost -> what the page calls it
     "flops": {"label": "FLOPs", "million": cost_unit("flops")},
     "macs": {"label": "MACs", "million": cost_unit("macs")},
 }
+# One more where there are device records: a document has, for this unit, a baseline and methods of its own.
+ON_A_DEVICE = "instructions"
+DEVICE_UNIT = {
+    "label": "instructions",
+    "million": "million instructions",
+    "seeds": 1,  # of what may be recommended
+    "note": "Counted on an emulated {processor}, in plain C with int8 numbers. Accuracies are those of int8. Each "
+    "network is one training, and so without interval; the reference is one too.",
+}
+DEVICE_POINTS = 33  # of a curve
 LOSSES = tuple(round(0.1 * k, 1) for k in range(31))  # points below our own baseline
 BUDGETS = tuple(range(20, 105, 5))  # percent of the baseline's cost
 # Thresholds of the drawn curves: dense near 1, where the confidences of a good network lie.
@@ -55,6 +68,8 @@ THRESHOLDS: tuple[float, ...] = (
     0.85,
 )
 THRESHOLDS += (0.82, 0.78, 0.74, 0.7, 0.65, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.1, 0)
+# What is known of an operating point.
+POINTS = ("reached", "threshold", "accuracy", "low", "high", "shares", "val_shares", "val_accuracy")
 LEAST_SEEDS = 2  # settings that were trained once are not shown,
 ENOUGH_SEEDS = 3  # nor is one recommended that was trained less often than this
 
@@ -182,6 +197,7 @@ def document(
     units: Mapping[str, Mapping[str, str]] = UNITS,
     counted: Counted = recorded,
     least_seeds: int = LEAST_SEEDS,
+    on_a_device: Sequence[DeviceRecord] = (),
 ) -> dict[str, Any]:
     """All that the explorer shows, ready for JSON.
 
@@ -194,17 +210,25 @@ def document(
         units: name in `Entry.cost` -> its `label`, and what a `million` of it is called.
         counted: where the costs of the networks in `found` come from.
         least_seeds: settings with fewer are left out.
+        on_a_device: device records. They alone are what the page shows under the unit `instructions`.
 
     Returns:
         `units`, `enough_seeds`, `losses`, `budgets`, `thresholds`, `benchmarks`. A benchmark has its baseline, the
         paper's savings where they may stand beside ours, and `methods`, each with points by loss, points by budget and
-        unit, and the mean curve over its seeds at `thresholds` as `python -m trecx curve` gives it for one.
+        unit, and the mean curve over its seeds at `thresholds` as `python -m trecx curve` gives it for one. Where there
+        are device records of a benchmark, its `on` has, under `instructions`, the baseline and methods in their place.
     """
     made = []
+    known: dict[str, Any] = dict(units)
     for task, results in found.items():
         given = [*entries(results, least_seeds, units, counted), *(more or {}).get(task, ())]
-        made.append(_benchmark(results, given, units, counted))
-    about = {"units": dict(units), "enough_seeds": ENOUGH_SEEDS}
+        shown = _benchmark(results, given, units, counted)
+        if measured := _on_a_device(results, on_a_device):
+            shown["on"] = {ON_A_DEVICE: measured}
+            processor = on_a_device[0].manifest["machine"]["processor"]
+            known[ON_A_DEVICE] = DEVICE_UNIT | {"note": str(DEVICE_UNIT["note"]).format(processor=processor)}
+        made.append(shown)
+    about = {"units": known, "enough_seeds": ENOUGH_SEEDS}
     grids = {"losses": LOSSES, "budgets": BUDGETS, "thresholds": THRESHOLDS}
     return about | {name: list(grid) for name, grid in grids.items()} | {"benchmarks": made}
 
@@ -294,13 +318,12 @@ def _points(one: Entry, base: _Baseline, thresholds: NDArray[np.float64]) -> dic
     A seed that misses is taken for the unmodified network: its accuracy counts, and it saves nothing. `shares` and
     `threshold` are means over the others. What validation says orders the methods, so that test chooses nothing.
     """
-    keys = ("reached", "threshold", "accuracy", "low", "high", "shares", "val_shares", "val_accuracy")
-    points: dict[str, list[Any]] = {key: [] for key in keys}
+    points: dict[str, list[Any]] = {key: [] for key in POINTS}
     for column in thresholds.T:
         at = [(k, float(t)) for k, t in enumerate(column) if np.isfinite(t)]
         points["reached"].append(len(at))
         if not at:
-            for key in keys[1:]:
+            for key in POINTS[1:]:
                 points[key].append(None)
             continue
         right = np.stack(
@@ -377,6 +400,73 @@ def _static(static: Mapping[str, Sequence[Record]], base: _Baseline, counted: Co
             "shares": _shares(np.eye(len(members))),
         },
     }
+
+
+def _on_a_device(found: Results, records: Iterable[DeviceRecord]) -> dict[str, Any]:
+    """Baseline and methods of a benchmark, counted in instructions; empty without a device record of both.
+
+    A device record is of one training. Thresholds, accuracies and exit rates are those of its curve under int8; only
+    the records of the data, recipe and start of the benchmark's own baseline count.
+    """
+    plain = run_of(found.methods["baseline"][0])
+    own = [record for record in records if record.setting == (plain.data, plain.recipe, plain.start)]
+    base = next((record for record in own if record.is_baseline), None)
+    others = [record for record in own if not record.is_baseline]
+    if base is None or not others:
+        return {}
+    named = [short(record) for record in others]
+    labels = [
+        f"{label}, seed {record.runs[-1].seed}" if named.count(label) > 1 else label
+        for label, record in zip(named, others, strict=True)
+    ]
+    methods = [_device_method(label, record, base) for label, record in zip(labels, others, strict=True)]
+    last = {"accuracy": _percent(base.accuracy("int8")[-1]), "low": None, "high": None}
+    cost = {ON_A_DEVICE: base.cost(ON_A_DEVICE)[-1]}
+    return {"baseline": last | {"seeds": 1, "params": _params(base), "cost": cost}, "methods": methods}
+
+
+def _device_method(label: str, record: DeviceRecord, base: DeviceRecord) -> dict[str, Any]:
+    """As `_method`, of a device record; one without exits as `_static` has it, with a single member."""
+    alone, curve = len(record.cost("flops")) == 1, record.manifest["curve"]
+    cost, whole = record.cost(ON_A_DEVICE), base.cost(ON_A_DEVICE)[-1]
+    by_loss = [record.point(base.accuracy("int8", "val")[-1] - loss / 100) for loss in LOSSES]
+    by_cost = [record.within(budget / 100 * whole) for budget in BUDGETS]
+    rows = np.unique(np.linspace(0, len(curve["test"]) - 1, DEVICE_POINTS).round().astype(int))
+    shown: dict[str, Any] = {
+        "label": label,
+        "method": record.runs[0].method if len(record.runs) == 1 else "cascade",
+        "about": f"one training, int8: {record.name}",
+        "first": True,
+        "params": [_params(record)] if alone else _params(record),
+        "seeds": 1,
+        "cost": {ON_A_DEVICE: cost.tolist()},
+        "loss": _without(_device_points(by_loss, alone), "val_accuracy"),
+        "budget": {ON_A_DEVICE: _without(_device_points(by_cost, alone), "val_shares")},
+        "curve": {
+            "accuracy": [_percent(curve["test"][k]) for k in rows],
+            "shares": _shares(np.asarray(curve["shares"])[rows]),
+        },
+    }
+    return shown | ({"members": [label.removesuffix(", no exit")]} if alone else {})
+
+
+def _device_points(points: Iterable[dict[str, Any] | None], alone: bool) -> dict[str, Any]:
+    rows: dict[str, list[Any]] = {key: [] for key in POINTS if not (alone and key == "threshold")}
+    for point in points:
+        shown: dict[str, Any] = dict.fromkeys(rows) | {"reached": int(point is not None)}
+        if point is not None:
+            shown |= {key: _percent(point[key]) for key in ("accuracy", "val_accuracy")}
+            shown |= {key: _shares(point[key][None])[0] for key in ("shares", "val_shares")}
+            if not alone:
+                shown["threshold"] = _rounded(point["threshold"], 4)
+        for key, values in rows.items():
+            values.append(shown[key])
+    return rows
+
+
+def _params(record: DeviceRecord) -> int:
+    """Trained parameters of all its networks."""
+    return sum(cost_of(run).params for run in record.runs)
 
 
 def _without(points: dict[str, Any], key: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from trecx.deploy.graphs import Affine
 from trecx.deploy.runtime import Stages, log_softmax
 from trecx.errors import TrecxError
 from trecx.evaluation.trace import Trace
+from trecx.experiments.intact import read_arrays, read_json
 from trecx.experiments.machine import versions
 from trecx.experiments.records import Record, whole_folder
 from trecx.experiments.runs import Run, inputs, labels, network_of, run_of
@@ -56,8 +57,8 @@ class Export:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What `export.json` says."""
-        return json.loads((self.folder / "export.json").read_text())
+        """What `export.json` says; Damaged if it cannot be read."""
+        return read_json(self.folder / "export.json")
 
     @property
     def name(self) -> str:
@@ -90,8 +91,7 @@ class Export:
     @cached_property
     def predictions(self) -> dict[str, NDArray[Any]]:
         """As of a run record, under int8: `val_log_probs`, `test_log_probs` (n, exits, classes) and the labels (n,)."""
-        with np.load(self.folder / "predictions.npz", allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        return read_arrays(self.folder / "predictions.npz")
 
     def trace(self, split: str, cost: ArrayLike) -> Trace:
         """What int8 did on `split` (`val` or `test`), with the cumulative cost of every exit in any unit."""

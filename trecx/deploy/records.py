@@ -2,13 +2,15 @@
 
 A device record is one JSON file of a few kB, `device/MACHINE/NAME.json` beside the run records, for a run record or,
 as NAME+NAME, a cascade of two. It holds accuracies of every exit in float32 and int8, instructions and memory of every
-stage, a benefit curve under int8 and the latency on a processor, but neither firmware nor predictions. Reading one
-needs nothing optional.
+stage, a benefit curve under int8 and, where it was asked for, the latency on a processor, but neither firmware nor
+predictions. Reading one needs nothing optional; `trecx.deploy.intact` says what a whole one is.
 """
 
 import json
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trecx import data as datasets
 from trecx import paths
-from trecx.deploy import device, needs
+from trecx.deploy import device, intact, needs
 from trecx.deploy.export import SEED, Export, Say, code, export, sha256
 from trecx.errors import TrecxError, check_choice
 from trecx.evaluation.points import chosen_point, point_at
 from trecx.evaluation.trace import Trace, at_thresholds
+from trecx.experiments.intact import FORMAT, Damaged, Newer
 from trecx.experiments.machine import hardware
 from trecx.experiments.records import Record, all_records
 from trecx.experiments.runs import Run, run_of
@@ -48,8 +52,8 @@ class DeviceRecord:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Everything in it."""
-        return json.loads(self.path.read_text())
+        """Everything in it; Damaged or Newer, one sentence, where it is not whole."""
+        return intact.read(self.path)
 
     @property
     def name(self) -> str:
@@ -65,6 +69,11 @@ class DeviceRecord:
     def label(self) -> str:
         """What it is called in tables: method and size, 'then' between the networks of a cascade."""
         return ", then ".join(_label(run) for run in self.runs)
+
+    @property
+    def data_title(self) -> str:
+        """The data set, as pages say it."""
+        return datasets.DATASETS[self.runs[-1].data].title
 
     @property
     def setting(self) -> tuple[str, str, str]:
@@ -98,35 +107,75 @@ class DeviceRecord:
         """The cheapest threshold of the curve whose validation accuracy is at least `target` (a fraction), under int8.
 
         Returns:
-            threshold (None without exits), accuracy and exit shares on test; None if no threshold reaches the target.
+            threshold (None without exits), accuracy and exit shares on test, val_accuracy and val_shares; None if no
+            threshold reaches the target.
         """
+        enough = [k for k, accuracy in enumerate(self.manifest["curve"]["val"]) if accuracy >= target - 1e-9]
+        return self._at(enough[-1]) if enough else None
+
+    def within(self, budget: float, unit: str = "instructions") -> dict[str, Any] | None:
+        """The highest threshold of the curve whose mean cost on validation is at most `budget` units, under int8.
+
+        Returns:
+            as `point`; None if no threshold is that cheap.
+        """
+        spent = np.asarray(self.manifest["curve"]["val_shares"]) @ self.cost(unit)
+        fits = np.flatnonzero(spent <= budget * (1 + 1e-9))
+        return self._at(int(fits[0])) if len(fits) else None
+
+    def _at(self, k: int) -> dict[str, Any]:
         curve = self.manifest["curve"]
-        enough = [k for k, accuracy in enumerate(curve["val"]) if accuracy >= target - 1e-9]
-        if not enough:
-            return None
         return {
-            "threshold": curve["thresholds"][enough[-1]],
-            "accuracy": curve["test"][enough[-1]],
-            "shares": np.asarray(curve["shares"][enough[-1]]),
+            "threshold": curve["thresholds"][k],
+            "accuracy": curve["test"][k],
+            "shares": np.asarray(curve["shares"][k]),
+            "val_accuracy": curve["val"][k],
+            "val_shares": np.asarray(curve["val_shares"][k]),
         }
 
 
-def published(machine: str = MACHINE) -> list[DeviceRecord]:
-    """The device records in the book, by name."""
-    return [DeviceRecord(path) for path in sorted((paths.PUBLISHED / GROUP / machine).glob("*.json"))]
+def published(machine: str = MACHINE, *, whole: bool = True) -> list[DeviceRecord]:
+    """The device records in the book, by name.
+
+    Args:
+        machine: one of `trecx.deploy.device.MACHINES`.
+        whole: raise for a record that is not whole, as pages must; else it is left out, with a line on standard error.
+
+    Raises:
+        TrecxError: another machine; Damaged or Newer.
+    """
+    check_choice("machine", machine, device.MACHINES)
+    found = []
+    for path in sorted((paths.PUBLISHED / GROUP / machine).glob("[!.]*.json")):
+        record = DeviceRecord(path)
+        try:
+            record.manifest  # noqa: B018  reads and checks it
+        except (Damaged, Newer) as error:
+            if whole:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+        else:
+            found.append(record)
+    return found
 
 
 def measure(
-    records: Sequence[Record], machine: str = MACHINE, *, publish: bool = False, say: Say = lambda line: None
+    records: Sequence[Record],
+    machine: str = MACHINE,
+    *,
+    latency: bool = False,
+    publish: bool = False,
+    say: Say = lambda line: None,
 ) -> DeviceRecord:
     """Export, build, run and check a record or a cascade of two, and write its device record.
 
-    The export stays in `_build/deploy`, where the next measurement finds it; so does that of the baseline, which the
+    The export stays in `_build/deploy`, where the next measurement finds it; so does that of the baseline, which a
     latency is compared with.
 
     Args:
         records: one or two run records with weights.
         machine: one of `trecx.deploy.device.MACHINES`.
+        latency: also measure time on this processor, which must have nothing else to do.
         publish: write into the book's folder instead of the records folder.
         say: told what is being done.
 
@@ -138,23 +187,26 @@ def measure(
     needs.programs("a device record", needs.HOST | needs.CORTEX_M)
     compared = baseline_of(records[-1])
     made = _exported(records, say)
-    reference = made if [*records] == [compared] else _exported([compared], say)
     say(f"building, and running on {machine}")
     measured = device.measure(made, machine)
-    say("measuring latency")
     known = made.manifest
     manifest = {
+        "format": FORMAT,
         "runs": [record.run for record in records],
         "baseline": compared.name,
-        **{key: known[key] for key in ("weights", "rule", "cost", "bytes", "accuracy", "check", "calibration")},
+        **{key: known[key] for key in ("data", "weights", "rule", "cost", "bytes", "accuracy", "check", "calibration")},
         **measured,
         "operations": known["operations"],
         "curve": _curve(made),
         "float_thresholds": _float_thresholds(made, records, compared),
-        "latency": _latency(made, reference, records, compared),
+        "latency": None,
     }
+    if latency:
+        reference = made if [*records] == [compared] else _exported([compared], say)
+        say("measuring latency")
+        manifest["latency"] = _latency(made, reference, records, compared)
     root = paths.PUBLISHED if publish else paths.RECORDS
-    path = root / GROUP / machine / f"{made.name}.json"
+    path = root / GROUP / machine / f"{'+'.join(run_of(record).name for record in records)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write((json.dumps(manifest, indent=None, separators=(", ", ": ")) + "\n").encode())
@@ -182,19 +234,25 @@ def _is_baseline(run: Run) -> bool:
 def _label(run: Run) -> str:
     sizes = [f"width {run.width:g}"] * (run.width != 1) + [f"{run.resolution} pixels"] * (run.resolution != 0)
     taps = [f"after {'-'.join(run.taps)}"] if run.taps else []
+    inside = [f"{' and '.join(f'{width:g}' for width in run.narrow)} inside"] if run.narrow else []
+    ends = [f"ends after {run.ends}"] if run.ends else []
     weight = [f"w = {run.w_early:g}"] if run.w_early is not None else []
-    return ", ".join([label_of(run.method), *sizes, *taps, *weight, *["heads alone"] * run.frozen])
+    taught = [f"taught by {run.teacher}"] if run.teacher else []
+    how = [*["heads alone"] * run.frozen, *["staged"] * run.staged]
+    return ", ".join([label_of(run.method), *sizes, *inside, *taps, *ends, *weight, *taught, *how])
 
 
 def _exported(records: Sequence[Record], say: Say) -> Export:
     """The export with C of these very weights that is there, or a new one."""
     folder = paths.BUILD / "deploy" / run_of(records[0]).data / "+".join(record.name for record in records)
     there = Export(folder)
-    if (folder / "export.json").is_file() and there.c.is_dir():
-        same = there.manifest["weights"] == [sha256(r.weights) for r in records if r.weights.is_file()]
+    if there.c.is_dir():
         now = needs.package_versions(needs.EXPORT.values())
-        if same and there.manifest.get("code") == code() and now.items() <= there.manifest["versions"].items():
-            return there
+        with suppress(Damaged, KeyError, AttributeError):  # one that is not whole is made anew
+            same = there.manifest["weights"] == [sha256(r.weights) for r in records if r.weights.is_file()]
+            same = same and there.manifest["code"] == code() and now.items() <= there.manifest["versions"].items()
+            if same and there.predictions:
+                return there
     folder.parent.mkdir(parents=True, exist_ok=True)
     return export(records, folder, c=True, say=say)
 
@@ -202,13 +260,14 @@ def _exported(records: Sequence[Record], say: Say) -> Export:
 def _curve(made: Export) -> dict[str, Any]:
     """The benefit curve under int8 at thresholds that move about the same number of validation samples each.
 
-    thresholds fall; val and test are accuracies, shares the exit rates on test. One entry without a threshold for a
-    network without early exits.
+    thresholds fall; val and test are accuracies, shares and val_shares the exit rates on test and validation. One entry
+    without a threshold for a network without early exits.
     """
     exits = len(made.manifest["stages"])
     val, test = (made.trace(split, range(1, exits + 1)) for split in ("val", "test"))
     if exits == 1:
-        return {"thresholds": [None], "val": [val.final_accuracy], "test": [test.final_accuracy], "shares": [[1.0]]}
+        alone = {"val": [val.final_accuracy], "test": [test.final_accuracy]}
+        return {"thresholds": [None], **alone, "shares": [[1.0]], "val_shares": [[1.0]]}
     best = np.maximum.accumulate(val.scores, axis=1)
     levels = np.quantile(best, np.linspace(0, 1, LEVELS))
     grid = np.unique([float(f"{level:.6g}") for level in (0.0, *levels, 1.0)])[::-1]
@@ -218,6 +277,7 @@ def _curve(made: Export) -> dict[str, Any]:
         "val": on_val.accuracy.round(5).tolist(),
         "test": on_test.accuracy.round(5).tolist(),
         "shares": on_test.shares.round(5).tolist(),
+        "val_shares": on_val.shares.round(5).tolist(),
     }
 
 

@@ -7,7 +7,7 @@ have neither and stay valid; what can be read without them is checked all the sa
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,50 +35,57 @@ class Newer(TrecxError):
     """A record that a later version of this package wrote."""
 
 
-def _number(value: Any) -> bool:
+# A field of a manifest: path, what it is, test.
+Field = tuple[str, str, Callable[[Any], bool]]
+
+
+def is_number(value: Any) -> bool:
+    """A finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """A whole number from 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _costs(value: Any) -> bool:
+def is_costs(value: Any) -> bool:
     """One cost an exit, none lower than the one before."""
-    fits = isinstance(value, list) and bool(value) and all(map(_number, value))
+    fits = isinstance(value, list) and bool(value) and all(map(is_number, value))
     return fits and value[0] > 0 and value == sorted(value)
 
 
-def _is(*kinds: type) -> Callable[[Any], bool]:
+def is_a(*kinds: type) -> Callable[[Any], bool]:
+    """A test for one of these types."""
     return lambda value: isinstance(value, kinds)
 
 
 # What every manifest has, and what must be right where it is there: path, what it is, test.
 _NEEDED = (
-    ("run.task", "a text", _is(str)),
-    ("run.method", "a text", _is(str)),
-    ("cost.params", "a whole number", _count),
-    ("cost.macs", "a list of rising costs", _costs),
-    ("cost.flops", "a list of rising costs", _costs),
-    ("data.name", "a text", _is(str)),
-    ("data.checksum", "a text", _is(str)),
-    ("data.stand_in", "true or false", _is(bool)),
-    ("data.sizes.val", "a whole number", _count),
-    ("data.sizes.test", "a whole number", _count),
+    ("run.task", "a text", is_a(str)),
+    ("run.method", "a text", is_a(str)),
+    ("cost.params", "a whole number", is_count),
+    ("cost.macs", "a list of rising costs", is_costs),
+    ("cost.flops", "a list of rising costs", is_costs),
+    ("data.name", "a text", is_a(str)),
+    ("data.checksum", "a text", is_a(str)),
+    ("data.stand_in", "true or false", is_a(bool)),
+    ("data.sizes.val", "a whole number", is_count),
+    ("data.sizes.test", "a whole number", is_count),
 )
 _OPTIONAL = (
-    ("run.seed", "a whole number", _count),
-    ("run.extra_classes", "a whole number", _count),
-    ("data.title", "a text", _is(str)),
-    ("recipe", "a set of fields", _is(dict)),
-    ("seconds", "a number", _number),
-    ("hardware", "a set of fields", _is(dict)),
-    ("versions", "a set of fields", _is(dict)),
-    ("files", "a set of checksums", _is(dict)),
+    ("run.seed", "a whole number", is_count),
+    ("run.extra_classes", "a whole number", is_count),
+    ("data.title", "a text", is_a(str)),
+    ("recipe", "a set of fields", is_a(dict)),
+    ("seconds", "a number", is_number),
+    ("hardware", "a set of fields", is_a(dict)),
+    ("versions", "a set of fields", is_a(dict)),
+    ("files", "a set of checksums", is_a(dict)),
 )
 # What a record of a training has as well; one of released weights has a source in its place.
 _TRAINED = tuple(
-    (f"recipe.{name}", "a text or number", _is(str, int, float)) for name in ("name", "epochs", "precision")
+    (f"recipe.{name}", "a text or number", is_a(str, int, float)) for name in ("name", "epochs", "precision")
 )
 
 
@@ -122,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Damaged(f"{path} is damaged (it holds {type(found).__name__} and no set of fields)")
     version = found.get("format", 0)
-    if not _count(version):
+    if not is_count(version):
         raise Damaged(f"{path} is damaged (format is {version!r}: a whole number is needed)")
     if version > FORMAT:
         raise Newer(
@@ -136,13 +143,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a record, every field that this package reads of the right type; Damaged or Newer otherwise."""
     path = folder / FILES[0]
     manifest = read_json(path)
-    for field, wanted, fits in (*_NEEDED, *_OPTIONAL, *(() if "source" in manifest else _TRAINED)):
-        value = _at(manifest, field)
-        if value is None and (field, wanted, fits) in _OPTIONAL:
-            continue
-        if not fits(value):
-            what = "missing" if value is None else f"{value!r:.80}"
-            raise Damaged(f"{path} is damaged ({field} is {what}: {wanted} is needed)")
+    check_fields(path, manifest, _NEEDED, _OPTIONAL)
+    check_fields(path, manifest, () if "source" in manifest else _TRAINED)
     try:
         check_choice("task", manifest["run"]["task"], TASKS)
     except TrecxError as error:
@@ -150,6 +152,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if len(manifest["cost"]["macs"]) != len(manifest["cost"]["flops"]):
         raise Damaged(f"{path} is damaged (cost.macs and cost.flops are of different numbers of exits)")
     return manifest
+
+
+def check_fields(
+    path: Path, manifest: Mapping[str, Any], needed: Iterable[Field], optional: Iterable[Field] = ()
+) -> None:
+    """Damaged, with the first that is wrong, unless all `needed` fields are there and right; `optional` if there."""
+    optional = (field for field in optional if _at(manifest, field[0]) is not None)
+    for field, wanted, fits in (*needed, *optional):
+        value = _at(manifest, field)
+        if not fits(value):
+            what = "missing" if value is None else f"{value!r:.80}"
+            raise Damaged(f"{path} is damaged ({field} is {what}: {wanted} is needed)")
 
 
 def _at(manifest: Any, field: str) -> Any:

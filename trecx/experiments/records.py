@@ -149,12 +149,16 @@ def mean_accuracy(records: Sequence[Record], exit_index: int = -1, split: str = 
     return float(np.mean([record.accuracies(split)[exit_index] for record in records]))
 
 
-def checksum(folders: Iterable[Path]) -> str:
-    """sha256 over the files of records, whatever their order: the same numbers give the same text."""
+def checksum(places: Iterable[Path]) -> str:
+    """sha256 over the files of records, whatever their order: the same numbers give the same text.
+
+    places: folders of records, or files where a record is a single one.
+    """
     digest = hashlib.sha256()
-    for folder in sorted(set(folders), key=lambda folder: folder.name):
-        for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".csv", ".npz")):
-            digest.update(f"{folder.name}/{path.name}\n".encode())
+    for place in sorted(set(places), key=lambda place: place.name):
+        inside = sorted(p for p in place.iterdir() if p.suffix in (".json", ".csv", ".npz")) if place.is_dir() else []
+        for path in inside or [place]:
+            digest.update(f"{path.relative_to(place.parent).as_posix()}\n".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from trecx import paths
 from trecx.analysis import explorer
+from trecx.deploy.records import published
 from trecx.errors import TrecxError
 from trecx.experiments.results import Results
 from trecx.files import whole_file
@@ -40,8 +41,9 @@ def write(document: dict[str, Any]) -> Path:
         TrecxError: more than MOST_BYTES.
     """
     for benchmark in document["benchmarks"]:
-        for method in benchmark["methods"]:
-            method["look"] = look(method["label"], method["method"])
+        for part in (benchmark, *benchmark.get("on", {}).values()):
+            for method in part["methods"]:
+                method["look"] = look(method["label"], method["method"])
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     if len(text) > MOST_BYTES:
         raise TrecxError(
@@ -96,8 +98,8 @@ def still(document: Mapping[str, Any], unit: str = "flops") -> Figure:
 
 
 def publish(found: Mapping[str, Results], more: Mapping[str, Iterable[explorer.Entry]] | None = None) -> Figure:
-    """Write the explorer's data and its static figure for these runs and `more`, and return the figure."""
-    document = explorer.document(found, more)
+    """Write the explorer's data and its static figure for these runs, `more`, and published device records; the figure."""
+    document = explorer.document(found, more, on_a_device=published())
     path = write(document)
     figure = still(document)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

@@ -195,12 +195,25 @@ def _of_records(records: Sequence[Any]) -> list[str]:
     """Data sets, seeds, number and checksum of records, as HTML."""
     if not records:
         return []
-    data = sorted({str(r.manifest["data"]["title"]) for r in records if "data" in r.manifest})
-    seeds = {seed for r in records if (seed := r.manifest.get("run", {}).get("seed")) is not None}
+    data = sorted({title for r in records if (title := _title(r))})
+    # A device record may be of two networks.
+    runs = [run for r in records for run in r.manifest.get("runs", [r.manifest.get("run", {})])]
+    seeds = {seed for run in runs if (seed := run.get("seed")) is not None}
     parts = [html.escape(", ".join(data))] if data else []
     parts += [f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"] if seeds else []
     count = f"{len(records)} record{'s' * (len(records) != 1)}"
-    return [*parts, f"{count}, sha256 {checksum(r.folder for r in records)[:12]}"]
+    return [*parts, f"{count}, sha256 {checksum(map(_place, records))[:12]}"]
+
+
+def _title(record: Any) -> str:
+    """The data set of a record, as pages say it."""
+    return str(getattr(record, "data_title", "") or record.manifest.get("data", {}).get("title", ""))
+
+
+def _place(item: Any) -> Path:
+    """The folder of a record, or the file of a device record; a path to nowhere for anything else."""
+    found = getattr(item, "folder", getattr(item, "path", None))
+    return found if isinstance(found, Path) and hasattr(item, "manifest") else Path()
 
 
 def _records(value: Any) -> Iterator[Any]:
@@ -209,13 +222,13 @@ def _records(value: Any) -> Iterator[Any]:
     todo = [value]
     while todo:
         item = todo.pop()
-        if isinstance(getattr(item, "folder", None), Path):
-            found.setdefault(item.folder, item)
-        elif isinstance(item, Mapping):
+        if isinstance(item, Mapping):
             todo += item.values()
         elif isinstance(item, list | tuple):
             todo += item
-    yield from (found[folder] for folder in sorted(found))
+        elif (place := _place(item)) != Path():
+            found.setdefault(place, item)
+    yield from (found[place] for place in sorted(found))
 
 
 def drawn(figure: Figure) -> pd.DataFrame:
@@ -230,7 +243,9 @@ def drawn(figure: Figure) -> pd.DataFrame:
             rows += [(panel, series, x, y) for x, y in zip(*map(np.ravel, xy), strict=True)]
         for bars in ax.containers:
             for bar in getattr(bars, "patches", ()):
-                x, y = bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height()
+                lies = getattr(bars, "orientation", "vertical") == "horizontal"
+                x = bar.get_x() + bar.get_width() / (1 if lies else 2)
+                y = bar.get_y() + bar.get_height() / (2 if lies else 1)
                 rows.append((panel, str(bars.get_label()), x, y))
     return pd.DataFrame(rows, columns=["panel", "series", "x", "y"])
 

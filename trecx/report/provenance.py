@@ -4,20 +4,32 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from trecx.deploy.records import DeviceRecord
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record
 from trecx.experiments.runs import settings
 from trecx.tasks import TASKS
 
 
-def origin(records: Sequence[Record], source: str) -> tuple[list[dict[str, Any]], str]:
-    """What `provenance` says of records: its rows, and of published ones a note on what their trainings took."""
+def origin(records: Sequence[Record | DeviceRecord], source: str) -> tuple[list[dict[str, Any]], str]:
+    """What `provenance` says of records: its rows, and a note on what is behind them.
+
+    Of published run records that is what their trainings took, of device records the machine that was emulated.
+    """
     rows = [
-        {"source": source, "data": r.manifest["data"]["name"], "sha256": r.manifest["data"]["checksum"]}
-        | {"seed": r.manifest["run"].get("seed")}
+        {"source": source, "sha256": r.manifest.get("data", {}).get("checksum"), "seed": run.get("seed")}
+        | {"data": run["data"] if isinstance(r, DeviceRecord) else r.manifest["data"]["name"]}
         for r in records
+        for run in r.manifest.get("runs", [r.manifest.get("run", {})])
     ]
-    trained = [record for record in records if "recipe" in record.manifest]
+    emulated = [record for record in records if isinstance(record, DeviceRecord)]
+    if emulated:
+        processors = " and ".join(sorted({record.manifest["machine"]["processor"] for record in emulated}))
+        return (
+            rows,
+            f"{len(emulated)} networks and cascades on an emulated {processors}; nothing was run for this page.",
+        )
+    trained = [record for record in records if isinstance(record, Record) and "recipe" in record.manifest]
     if source == "quick" or not trained:
         return rows, ""
     hours = sum(record.manifest["seconds"] for record in trained) / 3600

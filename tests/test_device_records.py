@@ -1,0 +1,305 @@
+"""Device records: damage is told in one sentence where one is opened, and in one line where many are listed."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from trecx import cli, paths
+from trecx.analysis import device as tables
+from trecx.deploy.export import Export
+from trecx.deploy.records import MACHINE, DeviceRecord, published
+from trecx.errors import TrecxError
+from trecx.experiments.intact import FORMAT, Damaged, Newer
+from trecx.experiments.records import checksum
+from trecx.experiments.runs import Run
+from trecx.report import device as figures
+from trecx.report.page import draw, drawn
+from trecx.report.provenance import origin, provenance
+
+from .small import write_device_record, write_record
+
+BASE, EARLY = Run("kws", "baseline", "speech_commands", "fast"), Run("kws", "trecx_ev", "speech_commands", "fast")
+ALONE = {"thresholds": [None], "val": [0.88], "test": [0.87], "shares": [[1.0]]}
+CURVE = {
+    "thresholds": [1.0, 0.8, 0.0],
+    "val": [0.885, 0.871, 0.7],
+    "test": [0.88, 0.86, 0.69],
+    "shares": [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]],
+}
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file of a device record with an early exit, beside that of its baseline, in place of the book's."""
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
+    folder = tmp_path / "device" / MACHINE
+    write_device_record(folder, [BASE], [1000], ALONE)
+    return write_device_record(folder, [EARLY], [600, 400], CURVE).path
+
+
+Damage = Callable[[Path], Any]
+
+
+def content(change: Callable[[bytes], bytes]) -> Damage:
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+def said(field: str, *value: Any) -> Damage:
+    """Another value of a field (numbers in its path are places in a list), or none."""
+
+    def damage(path: Path) -> None:
+        found = part = json.loads(path.read_text())
+        *way, last = (int(key) if key.isdigit() else key for key in field.split("."))
+        for key in way:
+            part = part[key]
+        if value:
+            part[last] = value[0]
+        else:
+            del part[last]
+        path.write_text(json.dumps(found))
+
+    return damage
+
+
+def linked(target: str) -> Damage:
+    def damage(path: Path) -> None:
+        path.unlink()
+        path.symlink_to(target)
+
+    return damage
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[str, tuple[Damage, str]] = {
+    "empty": (content(lambda b: b""), "it is no JSON"),
+    "cut": (content(lambda b: b[:-9]), "it is no JSON"),
+    "binary": (content(lambda b: b"\xff\xfe\0"), "it is no JSON"),
+    "deep": (content(lambda b: b"[" * 100_000), "it is no JSON"),
+    "a list": (content(lambda b: b"[]"), "it holds list and no set of fields"),
+    "a folder": (a_folder, "is damaged (Is a directory)"),
+    "a link to nowhere": (linked("nowhere"), "is damaged (No such file or directory)"),
+    "a link to itself": (linked(f"{EARLY.name}.json"), "is damaged (Too many levels of symbolic links)"),
+    "of another network": (linked(f"{BASE.name}.json"), f"it is of {BASE.name}"),
+    "later": (said("format", FORMAT + 1), f"was written by a later version of trecx (format {FORMAT + 1}; this one"),
+    "format a text": (said("format", "1"), "format is '1': a whole number is needed"),
+    "no runs": (said("runs"), "runs is missing: a list of runs"),
+    "runs empty": (said("runs", []), "runs is []"),
+    "a run a text": (said("runs.0", "kws"), "runs is ['kws']"),
+    "another task": (said("runs.0.task", "asr"), "its runs: unknown task 'asr'"),
+    "a run of a later version": (said("runs.0.colour", "red"), "of a later version (its runs: "),
+    "rule": (said("rule", "<"), "rule is '<': > or >= is needed"),
+    "no cost": (said("cost"), "cost.flops is missing"),
+    "cost falls": (said("cost.macs", [2, 1]), "cost.macs is [2, 1]: a list of rising costs"),
+    "cost of one exit": (said("cost.macs", [1]), "cost.macs has 1 exits: stages has 2"),
+    "bytes a text": (said("bytes.int8", "few"), "bytes.int8 is 'few': a whole number"),
+    "no accuracy": (said("accuracy.val"), "accuracy.val.float is missing"),
+    "accuracy in percent": (said("accuracy.test.int8", [88, 90]), "accuracy.test.int8 is [88, 90]: a list"),
+    "accuracy of one exit": (said("accuracy.test.int8", [0.8]), "accuracy.test.int8 has 1 exits"),
+    "no machine": (said("machine", "arm"), "machine.name is missing"),
+    "no stages": (said("stages", []), "stages is []: a list of stages"),
+    "instructions a text": (said("stages.1.instructions", "1"), "stages[1]: instructions is '1': a whole number"),
+    "no decision": (said("stages.0.decision"), "stages[0]: decision is missing"),
+    "a stage less": (said("stages.1"), "operations has 2 exits: stages has 1"),
+    "no operations": (said("operations"), "operations is missing"),
+    "operations a text": (said("operations.0.conv", None), "operations[0]: conv is missing"),
+    "flash negative": (said("flash.total", -1), "flash.total is -1"),
+    "no RAM": (said("ram", 5), "ram.variables is missing"),
+    "checks not finite": (said("checks.host.difference", float("nan")), "checks.host.difference is nan: a number"),
+    "no firmware": (said("firmware_sha256"), "firmware_sha256 is missing"),
+    "no curve": (said("curve"), "curve.thresholds is missing"),
+    "thresholds rise": (said("curve.thresholds", [0, 0.5, 1]), "curve.thresholds is [0, 0.5, 1]: a list of falling"),
+    "a point less": (said("curve.val", [0.9]), "curve.val has 1 points: curve.thresholds has 3"),
+    "shares of one exit": (said("curve.shares.0", [1]), "curve.shares[0] has 1 exits"),
+    "shares add up to 2": (said("curve.shares.0", [1, 1]), "a list of exit rates that add up to 1 is needed"),
+    "no shares on validation": (said("curve.val_shares"), "curve.val_shares is missing"),
+    "float thresholds": (said("float_thresholds", [5]), "float_thresholds[0] is 5: a set of fields is needed"),
+    "a float threshold": (
+        said("float_thresholds", [{"drop": 1, "threshold": 0.5, "float": {"accuracy": 0.9, "shares": [1]}}]),
+        "float_thresholds[0]: float.shares is [1]: 2 exit rates is needed",
+    ),
+    "latency": (said("latency", {"points": [{"drop": 1, "shares": [1, 0]}]}), "latency.points[0]: ratio is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "says"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_device_record_is_told_and_stops_no_list(
+    early: Path, damage: Damage, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    damage(early)
+    with pytest.raises(Newer if "later version of trecx" in says else Damaged) as caught:
+        _ = DeviceRecord(early).manifest
+    message = str(caught.value)
+    assert says in message
+    assert message.startswith(str(early))
+    assert "\n" not in message
+    with pytest.raises(TrecxError):
+        published()  # the book is never short of a damaged record
+    assert [record.name for record in published(whole=False)] == [BASE.name]
+    assert capfd.readouterr().err == f"left out: {message}\n"
+    assert cli.main(["results", "device", "costs", "--json"]) == 0
+    assert f"left out: {message}\n" in capfd.readouterr().err
+
+
+def test_whole_ones_and_none_are_listed(early: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert [record.name for record in published()] == [BASE.name, EARLY.name]
+    (early.parent / f".{early.name}.1.tmp").write_text("half")
+    (early.parent / "notes.txt").write_text("mine")
+    away = early.parents[2] / "away.json"
+    early.rename(away)
+    early.symlink_to(away)  # a link to a whole record is one
+    assert len(published()) == 2
+    with pytest.raises(TrecxError, match="unknown machine 'arm'"):
+        published("arm")
+    for path in early.parent.glob("*"):
+        path.unlink()
+    assert published() == []
+    assert capfd.readouterr().err == ""
+    assert cli.main(["results", "device"]) == 2
+    assert capfd.readouterr().err.endswith("error: table savings is empty: device has no record for it\n")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1', "\0"])
+def test_a_damaged_export_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "export.json").write_text(text)
+    (tmp_path / "predictions.npz").write_text(text)
+    for field in ("manifest", "predictions"):
+        with pytest.raises(Damaged, match="is damaged"):
+            getattr(Export(tmp_path), field)
+
+
+def test_a_figure_says_which_device_records_it_is_drawn_from(
+    early: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, raw=False: shown.append(bundle))
+    monkeypatch.setenv("TRECX_COMMAND", "make notebook NB=07_microcontroller")
+    monkeypatch.setenv("TRECX_TABLES", str(tmp_path / "tables"))
+    cascade = write_device_record(early.parent, [BASE, Run(**{**EARLY.__dict__, "seed": 3})], [10, 20], CURVE)
+    records = [*published()]
+    assert cascade.name in [record.name for record in records]
+
+    def figure(given: Any) -> Figure:
+        made = Figure()
+        made.subplots().plot([0, 1], label="line")
+        return made
+
+    draw(figure, {"kws": records}, name="fig-toy")
+    line = shown[1]["text/plain"]
+    assert line.startswith(f"Speech Commands v2 · 2 seeds · 3 records, sha256 {checksum(r.path for r in records)[:12]}")
+    assert "drawn by figure" in line
+    assert "made by make notebook NB=07_microcontroller" in line
+    before = checksum([early])
+    said("bytes.int8", 301)(early)
+    assert checksum([early]) != before
+    run = write_record(BASE, tmp_path / "runs")
+    assert checksum([run.folder]) != checksum([run.folder, early])
+    rows, note = origin(records, "published")
+    provenance(rows, note)
+    text = shown[-1]["text/plain"]
+    assert text.startswith("Source published · data speech_commands")
+    assert "2 seeds (0, 3)" in text
+    assert "3 networks and cascades on an emulated Cortex-M4F" in text
+    assert "not comparable" not in text
+
+
+def test_a_point_is_the_cheapest_that_keeps_the_accuracy_on_validation(early: Path) -> None:
+    record = DeviceRecord(early)
+    point = record.point(0.87)
+    assert point is not None
+    assert (point["threshold"], point["accuracy"]) == (0.8, 0.86)
+    np.testing.assert_array_equal(point["shares"], [0.5, 0.5])
+    assert record.point(0.9) is None
+
+
+# --- The chapter ---
+
+NOTEBOOK = paths.NOTEBOOKS / "07_microcontroller.ipynb"
+
+
+def test_every_number_of_the_running_text_is_known() -> None:
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    named = {*re.findall(r"\{glue:text\}`device-([\w-]+):[sd]`|\{device-([\w-]+)\}", text)}
+    wanted = {first or second for first, second in named} - {"qute"}
+    assert len(wanted) > 30
+    assert wanted <= {*tables.in_words(published())}
+
+
+def test_the_running_text_says_what_the_records_say() -> None:
+    """What the sentences of the chapter claim beside their numbers."""
+    records = published()
+    rows = tables.answer(records).set_index(["data", "network", "drop"])
+    kws, vww = (rows.loc[(data, "T-RecX", 1)] for data in ("Speech Commands v2", "Visual Wake Words"))
+    assert abs(kws["FLOPs"] - kws["instructions"]) < 1
+    assert vww["FLOPs"] - vww["instructions"] > 5
+    assert np.isnan(rows.loc[("CIFAR-10", "T-RecX", 1)]["FLOPs"])
+    (early,) = [r for r in records if r.setting[0] == "cifar10" and [run.method for run in r.runs] == ["trecx_ev"]]
+    assert [row["threshold"] for row in early.manifest["float_thresholds"]] == [None, None]  # in float neither
+    assert rows.loc[("CIFAR-10", "T-RecX, no EV", 1)][["FLOPs", "instructions"]].is_monotonic_decreasing
+    for title, group in tables.benchmarks(records).items():
+        base, trecx = group[0], next(r for r in group if [run.method for run in r.runs] == ["trecx_ev"])
+        cascades = [r for r in group if len(r.runs) > 1]
+        assert base.is_baseline
+        assert trecx.manifest["ram"]["total"] < base.manifest["ram"]["total"]
+        assert trecx.manifest["ram"]["planned"] >= base.manifest["ram"]["planned"]
+        at_one = rows.loc[title].xs(1, level="drop")["instructions"]
+        if cascades:
+            assert at_one.idxmax().startswith("Cascade")
+            dearest = max(group, key=lambda r: r.cost("instructions")[-1] / base.cost("instructions")[-1])
+            assert dearest in cascades
+    assert tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])["lost"].max() <= 0.5
+    assert tables.costs(records)["decision"].max() < 1
+
+
+def test_numbers_in_words_by_hand(early: Path) -> None:
+    found = tables.in_words(published())
+    assert (found["kws-trecx_ev-flops"], found["kws-trecx_ev-given"]) == ("20.0 %", "2.00 points")  # at 0.8: 86 %
+    assert found["kws-trecx_ev-instructions"] == f"{100 * (1 - 815 / 1000):.1f} %"
+    assert found["kws-trecx_ev-worst"] == "102 %"
+    assert found["kws-trecx_ev-first-instructions"] == f"{100 * 610 / 1020:.1f} %"
+    assert found["kws-lost"] == "2.00"
+    assert found["latency"] == "No record holds it."
+    assert found["decision"] == "1.000 %"
+
+
+@pytest.mark.parametrize("name", ["inference", "memory", "saved", "operations", "lost"])
+def test_figures_draw_what_the_records_hold(early: Path, name: str) -> None:
+    write_device_record(early.parent, [BASE, replace(BASE, seed=1)], [10, 20], CURVE)
+    figure = getattr(figures, name)(published())
+    shown = drawn(figure)
+    assert len(shown)
+    if name == "inference":
+        ends = shown[shown["series"] == "runs to the end"]["x"].round(8).tolist()
+        assert ends == [0, 0.00102, 0.00005]  # the baseline has a bar of its own
+        assert figure.axes[0].get_title("left") == "Speech Commands v2"
+
+
+@pytest.mark.slow
+def test_records_of_devices_and_only_those_make_the_chapter_run_again() -> None:
+    if not (make := shutil.which("make")):
+        pytest.skip("needs make")
+    rules = subprocess.run(
+        [make, "-np", f"TRECX_PYTHON={sys.executable}"], cwd=paths.ROOT, capture_output=True, text=True, check=False
+    ).stdout
+    of = {
+        name: next(line for line in rules.splitlines() if line.startswith(f"book/notebooks/{name}.ipynb: notebooks/"))
+        for name in ("02_keyword_spotting", "06_headline", "07_microcontroller")
+    }
+    on_a_device = "book/records/device/mps2-an386/kws-baseline-fast14-seed0.json"
+    assert on_a_device in of["07_microcontroller"]
+    assert "book/records/speech_commands/" not in of["07_microcontroller"]
+    assert on_a_device in of["06_headline"]  # the explorer and claim C12
+    assert on_a_device not in of["02_keyword_spotting"]
