@@ -21,7 +21,7 @@ from trecx.evaluation.stats import Interval
 from trecx.experiments.records import Record, checksum
 from trecx.experiments.results import gather
 from trecx.experiments.runs import Run
-from trecx.report import overview, page, parameters
+from trecx.report import method, overview, page, parameters
 
 from .small import write_record
 
@@ -109,6 +109,29 @@ def test_bars_are_given_by_their_ends() -> None:
     figure.subplots().bar([1, 2], [3, 4], label="samples")
     frame = page.drawn(figure)
     assert frame[["x", "y"]].to_numpy().tolist() == [[1, 3], [2, 4]]
+
+
+def test_maps_are_given_whole_and_pictures_and_drawings_not() -> None:
+    figure = Figure()
+    small, picture, drawing = figure.subplots(1, 3)
+    small.imshow(np.array([[1, 2]]))
+    picture.imshow(np.zeros((32, 32)))
+    drawing.plot([0, 1], [0, 1])
+    drawing.axis("off")
+    assert page.drawn(figure)[["series", "x", "y"]].to_numpy().tolist() == [["row 1", 1, 1.0], ["row 1", 2, 2.0]]
+
+
+def test_a_drawing_says_what_it_is_of_and_has_no_csv(shown: list[str], tmp_path: Path) -> None:
+    page.draw(Figure, name="fig-b", of="a network")
+    assert shown[1].startswith('<p class="trecx-made">a network · drawn by Figure in')
+    assert "CSV" not in shown[1]
+    assert not (tmp_path / "tables").exists()
+
+
+def test_the_view_looks_where_the_page_says() -> None:
+    seen = method.coverage("kws")
+    assert np.argwhere(seen > 0).max(axis=0).tolist() == [12, 2]  # the first 13 of 25 frames, 3 of 5 columns
+    assert seen[:13, :3].tolist() == [[0.5] * 3] * 13
 
 
 def test_parameters_are_shown_with_the_command_that_changes_them(
