@@ -1,6 +1,7 @@
 """What pages show: tables that fold, figures with their origin, parameters, verdicts, the first figure."""
 
 import hashlib
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from trecx import paths
 from trecx.analysis import overview as rows
@@ -21,7 +24,7 @@ from trecx.evaluation.stats import Interval
 from trecx.experiments.records import Record, checksum
 from trecx.experiments.results import gather
 from trecx.experiments.runs import Run
-from trecx.report import overview, page, parameters
+from trecx.report import figures, method, overview, page, parameters
 
 from .small import write_record
 
@@ -109,6 +112,47 @@ def test_bars_are_given_by_their_ends() -> None:
     figure.subplots().bar([1, 2], [3, 4], label="samples")
     frame = page.drawn(figure)
     assert frame[["x", "y"]].to_numpy().tolist() == [[1, 3], [2, 4]]
+
+
+def test_maps_are_given_whole_and_pictures_and_drawings_not() -> None:
+    figure = Figure()
+    small, picture, drawing = figure.subplots(1, 3)
+    small.imshow(np.array([[1, 2]]))
+    picture.imshow(np.zeros((32, 32)))
+    drawing.plot([0, 1], [0, 1])
+    drawing.axis("off")
+    assert page.drawn(figure)[["series", "x", "y"]].to_numpy().tolist() == [["row 1", 1, 1.0], ["row 1", 2, 2.0]]
+
+
+def test_a_drawing_says_what_it_is_of_and_has_no_csv(shown: list[str], tmp_path: Path) -> None:
+    page.draw(Figure, name="fig-b", of="a network")
+    assert shown[1].startswith('<p class="trecx-made">a network · drawn by Figure in')
+    assert "CSV" not in shown[1]
+    assert not (tmp_path / "tables").exists()
+
+
+def test_the_view_looks_where_the_page_says() -> None:
+    """The page: pooled over the first 13 of 25 frames and 3 of 5 columns; a 3x3 kernel sees one place further."""
+    seen = method.coverage("kws")
+    assert seen.shape == (25, 5)
+    assert np.argwhere(seen > 0).max(axis=0).tolist() == [13, 3]
+    assert (seen[:14, :4] == 0.5).all()
+
+
+def test_names_at_the_ends_of_curves_do_not_cover_each_other() -> None:
+    figure = Figure(figsize=(6, 3))
+    ax = figure.subplots()
+    for k, y in enumerate((0.99, 1.0, 0.98)):
+        ax.plot([0, 10], [0, y], label=f"curve {k}")
+    ax.plot([5], [0.5], "o", label="point")
+    ax.axhline(0.5, label="line")
+    assert figures.label_ends(ax, 2.0) == ["curve 2", "curve 0", "curve 1"]
+    FigureCanvasAgg(figure).draw()
+    # Of the words alone: an annotation's own extent has its line, too.
+    boxes = sorted((Text.get_window_extent(text) for text in ax.texts), key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+    ax.plot([0, 2], [0, 1], label="ends early")
+    assert figures.label_ends(ax, 2.0) == []
 
 
 def test_parameters_are_shown_with_the_command_that_changes_them(

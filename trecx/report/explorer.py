@@ -98,7 +98,7 @@ def still(document: Mapping[str, Any], unit: str = "flops") -> Figure:
 
 
 def publish(found: Mapping[str, Results], more: Mapping[str, Iterable[explorer.Entry]] | None = None) -> Figure:
-    """Write the explorer's data and its static figure for these runs, `more`, and published device records; the figure."""
+    """Write the data and static figure of these runs, `more` and published device records; return the figure."""
     document = explorer.document(found, more, on_a_device=published())
     path = write(document)
     figure = still(document)

@@ -28,6 +28,10 @@ _PLACES = (  # looks of the places of an exit, from the input on
     {"color": "#00865F", "linestyle": "-.", "marker": "s"},
 )
 
+NAME_SIZE = 10  # points, of a curve's name at its end
+PANEL = 2.3  # inches: about the height of one of two panels
+LOWEST = 15  # points below one point below the baseline: what is less accurate is cut off
+
 
 def _subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float] | None = None, **kwargs: Any) -> Any:
     """Like `plt.subplots`, without pyplot: a figure that a cell returns is then shown once, not twice."""
@@ -106,6 +110,37 @@ def benefit_curves(
     return figure
 
 
+def label_ends(ax: Axes, height: float) -> list[str]:
+    """Write the names of curves at their right ends, one below the other where ends are close; return those names.
+
+    Where a curve ends far left of another, its name would stand among others' lines: then none is written, and the
+    names are for the legend. `height`: of the axes, in inches.
+    """
+    low, high = ax.get_ylim()
+    left, right = ax.get_xlim()
+    ends = []
+    for line in ax.lines:
+        x, y = (np.ravel(np.asarray(values, dtype=float)) for values in line.get_data())
+        curve = line.get_transform() == ax.transData and x.size > 1 and line.get_linestyle() != "None"
+        if curve and not str(line.get_label()).startswith("_"):
+            if x[-1] < right - 0.35 * (right - left):
+                return []
+            ends.append((float(y[-1]), float(x[-1]), line))
+    ends.sort(key=lambda end: end[0])
+    step = 1.35 * NAME_SIZE / 72 / height
+    places = [(y - low) / (high - low) for y, _, _ in ends]
+    for k in range(1, len(places)):
+        places[k] = max(places[k], places[k - 1] + step)
+    for k, most in enumerate(reversed([1.0 - step * k for k in range(len(places))])):
+        places[k] = min(places[k], most)
+    for (y, x, line), place in zip(ends, places, strict=True):
+        look: dict[str, Any] = {"color": line.get_color(), "fontsize": NAME_SIZE, "va": "center"}
+        leader = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "shrinkA": 1, "shrinkB": 2}
+        where: dict[str, Any] = {"xycoords": "data", "textcoords": "axes fraction", "arrowprops": leader}
+        ax.annotate(str(line.get_label()), (x, y), (1.04, place), annotation_clip=False, **where, **look)
+    return [str(line.get_label()) for _, _, line in ends]
+
+
 def curves_and_released(
     groups: Group,
     static: Group,
@@ -116,6 +151,8 @@ def curves_and_released(
 ) -> Figure:
     """Benefit curves of our trainings above, and those of the authors' released weights below, if there are any.
 
+    Accuracies far below the baseline are cut off: they would squeeze what is compared.
+
     target: percent, one point below our baseline. printed: the task whose points in Table 1 stand in the lower panel.
     """
     below = bool(authors or printed)
@@ -125,16 +162,22 @@ def curves_and_released(
     ours.axhline(target, color="#767676", linewidth=1, linestyle=":", label="baseline - 1 point")
     static_points(ours, static, unit)
     if below:
-        ours.set(title="Trained here, the mean over seeds", xlabel="")
+        ours.set_title("Trained here, the mean over seeds", loc="left")
+        ours.set_xlabel("")
         theirs = axes[1, 0]
         draw_curves(theirs, authors, unit)
-        theirs.set_title("The authors' released weights, one training each" if authors else "As the paper prints")
+        title = "The authors' released weights, one training each" if authors else "As the paper prints"
+        theirs.set_title(title, loc="left")
         if printed:
             paper_points(theirs, printed)
     handles: dict[str, Any] = {}
     for ax in axes[::-1, 0]:
-        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
+        ax.set_ylim(bottom=max(ax.get_ylim()[0], target - LOWEST))
+    for ax in axes[::-1, 0]:
+        named = label_ends(ax, PANEL)
+        new = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        handles |= {name: handle for name, handle in new.items() if name not in named}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 + (len(handles) < 7))
     return figure
 
 

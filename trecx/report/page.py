@@ -18,6 +18,7 @@ from trecx.files import whole_file
 from trecx.report.parameters import _is
 
 LONG = 12  # a table with more rows is folded
+MOST_CELLS = 256  # of a map that is given in numbers; more than that is a picture
 
 
 class _Words(str):
@@ -162,31 +163,37 @@ def _csv_link(name: str, csv: str, words: str = "Download CSV") -> str:
     return f'<a class="trecx-csv" download="{name}.csv" href="data:text/csv;charset=utf-8,{quote(csv)}">{words}</a>'
 
 
-def draw(function: Callable[..., Figure], *args: Any, name: str, records: Any = None, **kwargs: Any) -> None:
+def draw(
+    function: Callable[..., Figure], *args: Any, name: str, records: Any = None, of: str = "", **kwargs: Any
+) -> None:
     """Show the figure that a function draws, and below it where it comes from.
 
     The line below names data set, seeds, records with their checksum, the drawing function and the command that makes
-    the page, and holds what is drawn as CSV, also written to `book/tables/NAME.csv`. Records are looked for in the
-    function's arguments.
+    the page, and holds what is drawn as CSV, also written to `book/tables/NAME.csv`; a drawing without axes has no
+    numbers to give. Records are looked for in the function's arguments.
 
     Args:
         function: returns a figure.
         args, kwargs: what it is given.
         name: of the CSV file; that of the figure.
         records: where they are not among the arguments.
+        of: what it shows where there are no records, such as "untrained network".
     """
     from IPython.display import display
 
     figure = function(*args, **kwargs)
     display(figure)
-    csv = drawn(figure).to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    _write_csv(name, csv)
+    numbers = drawn(figure)
     found = [*_records(records if records is not None else [args, kwargs])]
     code = f"{function.__module__.replace('.', '/')}.py"
-    parts = [*_of_records(found), f"drawn by {function.__name__} in <code>{code}</code>"]
+    parts = [*([html.escape(of)] if of else []), *_of_records(found)]
+    parts.append(f"drawn by {function.__name__} in <code>{code}</code>")
     if command := os.environ.get("TRECX_COMMAND"):
         parts.append(f"made by <code>{html.escape(command)}</code>")
-    parts.append(_csv_link(name, csv, f"CSV of {html.escape(name)}"))
+    if len(numbers):
+        csv = numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        _write_csv(name, csv)
+        parts.append(_csv_link(name, csv, f"CSV of {html.escape(name)}"))
     line = f'<p class="trecx-made">{" · ".join(parts)}</p>'
     display({"text/html": line, "text/plain": re.sub(r"<[^>]+>", "", line)}, raw=True)
 
@@ -232,9 +239,11 @@ def _records(value: Any) -> Iterator[Any]:
 
 
 def drawn(figure: Figure) -> pd.DataFrame:
-    """What a figure shows, in numbers: panel, series, x, y of every line and marker, and of bars their ends."""
+    """What a figure shows, in numbers: panel, series, x, y of lines and markers, ends of bars, all values of maps."""
     rows: list[tuple[str, str, float, float]] = []
     for k, ax in enumerate(figure.axes):
+        if not ax.axison:
+            continue
         panel = ax.get_title() or ax.get_title("left") or ax.get_ylabel() or str(k + 1)
         for line in ax.lines:
             label = str(line.get_label())
@@ -247,6 +256,10 @@ def drawn(figure: Figure) -> pd.DataFrame:
                 x = bar.get_x() + bar.get_width() / (1 if lies else 2)
                 y = bar.get_y() + bar.get_height() / (2 if lies else 1)
                 rows.append((panel, str(bars.get_label()), x, y))
+        for image in ax.images:
+            values = np.asarray(image.get_array())
+            if values.ndim == 2 and values.size <= MOST_CELLS:
+                rows += [(panel, f"row {i + 1}", j + 1, float(v)) for (i, j), v in np.ndenumerate(values)]
     return pd.DataFrame(rows, columns=["panel", "series", "x", "y"])
 
 
