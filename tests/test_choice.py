@@ -220,19 +220,19 @@ def test_records_that_are_held_against_each_other_are_trained_alike() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "least", "options"),
-    [("vww", 0.48, []), ("kws", 0.71, []), ("kws", 0.69, ["--guarantee", "0.9"]), ("vww", 0.0, ["--loss", "0"])],
+    [("vww", 0.48, []), ("kws", 0.73, []), ("kws", 0.72, ["--guarantee", "0.9"]), ("vww", 0.0, ["--loss", "0"])],
 )
 def test_recommendations_of_published_records(
     task: str, least: float, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two exits in a trunk that ends early save 49 %; 3/8 of the filters first 71 % (one training had shown 72)."""
+    """Two exits in a trunk that ends early save 49 %; a nested network 74 %, and 73 % with a guarantee."""
     assert main(["recommend", "--task", task, *options, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert [*answer] == [*asdict(Recommendation("", 0, 0, 0, 0, 0, 0, 0, 0))]
     assert answer["saved"] >= least
     if (task, options) == ("kws", []):
-        assert answer["saved"] == pytest.approx(0.7104, abs=1e-4)
-        assert answer["method"] == "width 0.375 first, then the baseline"
+        assert answer["saved"] == pytest.approx(0.7398, abs=1e-4)
+        assert answer["method"] == "Nested"
     assert answer["low"] <= answer["saved"] <= answer["high"]
 
 
