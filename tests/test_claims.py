@@ -89,9 +89,10 @@ def test_findings_and_table_say_the_same_and_what_was_left_out(tmp_path: Path) -
 
 
 def test_a_count_may_be_half_a_percent_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    costs = claims.printed_counts()
+    costs = claims.printed_counts(["kws"])
+    assert set(costs["task"]) == {"kws"}
     for factor, verdict in ((1.0049, "reproduced"), (1.0051, "contradicted")):
-        monkeypatch.setattr(claims, "printed_counts", lambda f=factor: costs.assign(ours=f * costs["printed"]))
+        monkeypatch.setattr(claims, "printed_counts", lambda tasks, f=factor: costs.assign(ours=f * costs["printed"]))
         finding = CLAIMS["C1"](Material({"kws": {}}))
         assert finding is not None
         assert finding.verdict == verdict

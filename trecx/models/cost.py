@@ -165,9 +165,14 @@ def count(module: nn.Module, x: Tensor, rules: dict[str, Rule]) -> int:
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     analysis = FlopCountAnalysis(module, x).set_op_handle(**rules)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    with inference(module), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return round(analysis.total())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # with one sample threads only wait for each other: four times as long on a busy machine
+    try:
+        with inference(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return round(analysis.total())
+    finally:
+        torch.set_num_threads(threads)
 
 
 # The rules of keras-flops. fvcore hands each the operator's inputs and outputs as traced values.
