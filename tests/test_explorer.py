@@ -275,7 +275,7 @@ def test_published_instructions_are_those_of_the_table(found: dict[str, Results]
                 known = device.curve(record)
                 costs = np.array([whole(s) @ one["cost"]["instructions"] for s in one["curve"]["shares"]])
                 for cost, accuracy in zip(costs, one["curve"]["accuracy"], strict=True):
-                    near = known[np.isclose(known["instructions"], cost, rtol=1e-4)]
+                    near = known[np.isclose(known["instructions"], cost, rtol=1e-3)]
                     assert np.isclose(near["accuracy"], accuracy, atol=0.006).any()
         assert compared >= 3
 
