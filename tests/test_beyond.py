@@ -134,6 +134,32 @@ def test_the_mean_is_that_of_the_tasks(table: pd.DataFrame) -> None:
             assert rows["mean", way] == pytest.approx((rows["ic", way] + rows["kws", way]) / 2)
 
 
+def test_one_way_of_a_task_is_chosen_on_validation(
+    found: dict[str, Results], table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beyond, "DROPS", (5, 0))
+    for task, runs in found.items():
+        here = Benchmark(runs)
+        for drop in (5, 0):
+            rows = table[(table["task"] == task) & (table["drop"] == drop)]
+            (row,) = rows[rows["chosen"] == "yes"].to_dict("records")
+            bests = {way: here.best(way, drop) for way in beyond.ROWS if way != "static"}
+            scores = {beyond.ROWS[way]: best[1] for way, best in bests.items() if best}
+            assert scores[row["way"]] == max(scores.values())
+    assert set(table.loc[table["task"] == "mean", "chosen"]) == {""}
+
+
+def test_what_was_tried_has_every_trained_setting(found: dict[str, Results]) -> None:
+    frame = beyond.tried(found)
+    for _, rows in frame.groupby("task"):
+        assert sorted(rows["network"]) == ["SDN", "T-RecX", "width 0.5 first, then the baseline"]
+        assert rows["saved"].is_monotonic_decreasing
+    paper = frame[(frame["task"] == "kws") & (frame["network"] == "T-RecX")].iloc[0]
+    here = Benchmark(found["kws"])
+    (one,) = (one for one in here.made if one.label == "T-RecX")
+    assert paper["saved"] == pytest.approx(beyond.saving(here, one, 1, 0).saved.mean())
+
+
 def test_figures_show_every_way_and_every_answer(found: dict[str, Results]) -> None:
     (panel,) = figures.ways(Benchmark(found["kws"])).axes
     labels = panel.get_legend_handles_labels()[1]
@@ -155,6 +181,7 @@ def test_every_table_has_units_and_formats_for_columns_that_it_has(
 ) -> None:
     monkeypatch.setattr(catalogue, "show_table", lambda *args, **kwargs: None)
     frames = {"savings": table, "answers": beyond.answers(found), "recommendations": beyond.recommendations(found)}
+    frames["tried"] = beyond.tried(found)
     for name, shown in catalogue.BEYOND.items():
         frame = frames[name]
         assert {*shown.units, *shown.formats} <= {*frame.columns}, name

@@ -12,7 +12,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from trecx import paths
-from trecx.analysis import overview as rows
 from trecx.analysis import saving, together
 from trecx.analysis.claims import CLAIMS, TOPICS
 from trecx.analysis.compare import static_saving
@@ -181,7 +180,9 @@ def test_the_first_figure_and_the_readme_are_of_the_records() -> None:
     found = gather("published")
     text = overview.FIRST.read_text(encoding="utf-8")
     (inside,) = re.findall(r"<dc:description>(.*?)</dc:description>", text, flags=re.DOTALL)
-    assert inside == overview.points(rows.savings(found))
+    frame, sentence = overview.first()
+    assert inside == overview.points(frame)
+    assert f"<!-- beyond -->{sentence}<!-- /beyond -->" in overview.README.read_text(encoding="utf-8")
     table = together.headline(found).set_index("threshold")
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
     for row in ("chosen on validation; a miss saves nothing", "no exit: a smaller network, chosen on validation"):

@@ -279,8 +279,8 @@ def savings(
                 if line:
                     made[task][way] = line
                     rows.append({"task": task, "drop": drop, "way": title, "chosen": ""} | line.row())
-            if best := _most_saving(made[task]):
-                place = len(rows) - len(made[task]) + [*made[task]].index(best)
+            if most := _most_saving(made[task]):
+                place = len(rows) - len(made[task]) + [*made[task]].index(most)
                 rows[place]["chosen"] = "yes"
         rows += _means(made, drop)
     return pd.DataFrame(rows)
@@ -359,7 +359,7 @@ def answers(found: Found, unit: str = "flops") -> pd.DataFrame:
 def frontier(rows: pd.DataFrame) -> pd.DataFrame:
     """Of rows of `answers` of one task and kind, those more accurate than everything cheaper; cheapest first."""
     rows = rows[rows["share"] <= 100 + _ROUNDING].sort_values(["share", "accuracy"], ascending=[True, False])
-    return rows[rows["accuracy"] > rows["accuracy"].cummax().shift(fill_value=-np.inf)]
+    return rows[rows["accuracy"] > rows["accuracy"].astype(float).cummax().shift(fill_value=-np.inf)]
 
 
 def width_over_depth(frame: pd.DataFrame) -> pd.DataFrame:
@@ -386,7 +386,7 @@ def tried(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | Non
     seeds), given up (points on test), static (what smaller networks without exits save for the same loss). Networks
     made from others, but for cascades, are left out; of a task, the best comes first. `here`: as in `savings`.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for task, benchmark in (here or benchmarks(found, unit)).items():
         smaller, start = static_saving(benchmark, 1), len(rows)
         targets = benchmark.val.mean() - 0.01, benchmark.test.mean() - 0.01
