@@ -14,6 +14,7 @@ import pytest
 
 from trecx import cli, paths
 from trecx.analysis import benchmark, device, explorer
+from trecx.analysis.beyond import Benchmark
 from trecx.analysis.compare import static_saving
 from trecx.deploy.records import DeviceRecord, published
 from trecx.errors import TrecxError
@@ -278,6 +279,19 @@ def test_published_instructions_are_those_of_the_table(found: dict[str, Results]
                     near = known[np.isclose(known["instructions"], cost, rtol=1e-3)]
                     assert np.isclose(near["accuracy"], accuracy, atol=0.006).any()
         assert compared >= 3
+
+
+def test_the_best_ways_beyond_the_paper_are_shown(found: dict[str, Results]) -> None:
+    more = {task: explorer.beyond(results, Benchmark(results)) for task, results in found.items()}
+    for task, made in more.items():
+        cascades = [one for one in made if one.method == "cascade"]
+        assert cascades
+        assert all("of the filters first, then the baseline" in one.label for one in cascades)
+        assert len(cascades[0].seeds) == 3
+        known = {one.label for one in explorer.entries(found[task])}
+        assert not known & {one.label for one in made}
+    bench = explorer.document(found, more)["benchmarks"][0]
+    assert {one.label for one in more["ic"]} <= {shown["label"] for shown in bench["methods"]}
 
 
 def test_one_training_is_not_shown(document: dict[str, Any]) -> None:

@@ -359,7 +359,7 @@ def answers(found: Found, unit: str = "flops") -> pd.DataFrame:
 def frontier(rows: pd.DataFrame) -> pd.DataFrame:
     """Of rows of `answers` of one task and kind, those more accurate than everything cheaper; cheapest first."""
     rows = rows[rows["share"] <= 100 + _ROUNDING].sort_values(["share", "accuracy"], ascending=[True, False])
-    return rows[rows["accuracy"] > rows["accuracy"].cummax().shift(fill_value=-np.inf)]
+    return rows[rows["accuracy"] > rows["accuracy"].astype(float).cummax().shift(fill_value=-np.inf)]
 
 
 def width_over_depth(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from trecx.analysis.beyond import CHOSEN, ROWS, Benchmark, chosen
+from trecx.analysis.explorer import UNITS
 from trecx.analysis.wording import MINUS, sizes_in_words
 from trecx.evaluation.stats import Interval
 
@@ -63,7 +64,7 @@ def _gain(row: Mapping[str, Any]) -> str:
     return "{gain:+.2f} [{gain, low:+.2f}, {gain, high:+.2f}]".format(**row).replace("-", MINUS)
 
 
-def answer(frame: pd.DataFrame, titles: Titles) -> str:
+def answer(frame: pd.DataFrame, titles: Titles, unit: str = "flops") -> str:
     """What is saved one point below our own networks: the best way of each benchmark, T-RecX, smaller networks."""
     rows = chosen(frame)
     each = listed(
@@ -72,8 +73,8 @@ def answer(frame: pd.DataFrame, titles: Titles) -> str:
     )
     whole, paper, static = (mean(frame, way) for way in (CHOSEN, ROWS["trecx"], ROWS["static"]))
     return (
-        f"The best way saves {percent(whole)} of the FLOPs on average: {each}. T-RecX saves {percent(paper)}, smaller "
-        f"networks without exits {percent(static)}."
+        f"The best way saves {percent(whole)} of the {UNITS[unit]['label']} on average: {each}. T-RecX saves "
+        f"{percent(paper)}, smaller networks without exits {percent(static)}."
     )
 
 
@@ -83,7 +84,7 @@ def means(frame: pd.DataFrame, drop: float = 1) -> str:
     return ", ".join(f"{way} {percent(value)}" for way, value in known if np.isfinite(value.estimate))
 
 
-def price(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> str:
+def price(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles, unit: str = "flops") -> str:
     """What must be stored and what a single sample may cost with the best way, beside the unmodified network."""
     rows = chosen(frame)
     stored = [f"{_parameters(rows.loc[task], here[str(task)]):.0f} %" for task in rows.index]
@@ -91,7 +92,7 @@ def price(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) ->
     where = listed(titles[str(task)] for task in rows.index)
     return (
         f"The price on {where}: {listed(stored)} of the unmodified network's parameters, and a single sample may cost "
-        f"{listed(worst)} of its FLOPs."
+        f"{listed(worst)} of its {UNITS[unit]['label']}."
     )
 
 

@@ -1,0 +1,127 @@
+"""Sentences on what goes beyond the paper: they say what the numbers say, whatever these are."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from trecx.analysis import overview as rows
+from trecx.analysis.beyond import CHOSEN, COMPLETE, IN_TRUNK, ROWS, frontier, width_over_depth
+from trecx.analysis.wording import sizes_in_words
+from trecx.report import beyond, overview
+
+TITLES = {"ic": "CIFAR-10", "kws": "Speech Commands"}
+HERE: Any = {task: SimpleNamespace(baseline=[SimpleNamespace(params=1000)]) for task in TITLES}
+
+
+def saved(*gains: tuple[float, float, float], mean: float = 50.0) -> pd.DataFrame:
+    """Rows of `trecx.analysis.beyond.savings`: the chosen way of each task with these gains, and means."""
+    made: list[dict[str, Any]] = []
+    for task, (gain, low, high) in zip(TITLES, gains, strict=True):
+        row = {"task": task, "drop": 1, "way": ROWS["cascade"], "chosen": "yes", "saved": 40.0, "low": np.nan}
+        row |= {"high": np.nan, "network": "width 0.625 first, then the baseline", "given up": 0.9, "parameters": 1400}
+        made.append(row | {"gain": gain, "gain, low": low, "gain, high": high, "worst case": 140.0})
+    for way, value in ((CHOSEN, mean), (ROWS["trecx"], 24.0)):
+        row = {"task": "mean", "drop": 1, "way": way, "chosen": "", "saved": value, "low": 20.0, "high": np.nan}
+        made.append(row | {"network": "", "given up": 1.0} | dict.fromkeys(["gain", "gain, low", "gain, high"], np.nan))
+    frame = pd.DataFrame(made)
+    frame.loc[frame["way"] == ROWS["trecx"], ["low", "high"]] = 17.4, 30.1
+    frame.loc[frame["way"] == CHOSEN, "low"] = np.nan
+    return frame
+
+
+BETTER, WORSE, ALIKE = (1.0, 0.5, 1.5), (-1.0, -1.5, -0.5), (0.2, -0.3, 0.7)
+UNKNOWN = (np.nan,) * 3
+MINUS = "\N{MINUS SIGN}"
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ((BETTER, BETTER), ""),
+        ((BETTER, ALIKE), "On Speech Commands the best way is not measurably better than networks without exits at "
+         f"the same cost (by +0.20 [{MINUS}0.30, +0.70] points)."),
+        ((WORSE, UNKNOWN), "On CIFAR-10 the best way is less accurate than networks without exits at the same cost "
+         f"(by {MINUS}1.00 [{MINUS}1.50, {MINUS}0.50] points). On Speech Commands the best way has not been "
+         "compared often enough with networks without exits at the same cost."),
+        ((ALIKE, ALIKE), "On CIFAR-10 and Speech Commands the best way is not measurably better than networks without "
+         f"exits at the same cost (by +0.20 [{MINUS}0.30, +0.70] and +0.20 [{MINUS}0.30, +0.70] points)."),
+    ],
+)  # fmt: skip
+def test_where_it_is_not_better_is_said(gains: Any, said: str) -> None:
+    frame = saved(*gains)
+    assert beyond.reservation(frame, TITLES) == said
+    assert beyond.sentence(frame, HERE, TITLES).endswith(said or "one sample.")
+
+
+def test_a_saving_stands_with_its_price() -> None:
+    frame = saved(BETTER, BETTER)
+    assert beyond.answer(frame, TITLES) == (
+        "The best way saves 50.0 % of the FLOPs on average: 40.0 % on CIFAR-10 (5/8 of the filters first, then the "
+        "baseline) and 40.0 % on Speech Commands (5/8 of the filters first, then the baseline). T-RecX saves "
+        "24.0 % [17.4, 30.1], smaller networks without exits not known."
+    )
+    assert beyond.price(frame, HERE, TITLES, "macs") == (
+        "The price on CIFAR-10 and Speech Commands: 140 % and 140 % of the unmodified network's parameters, and a "
+        "single sample may cost 140 % and 140 % of its MACs."
+    )
+    assert "up to 140 % of the parameters and up to 140 % of the FLOPs" in beyond.sentence(frame, HERE, TITLES)
+    assert beyond.means(frame) == "T-RecX 24.0 % [17.4, 30.1]"
+
+
+def test_a_page_has_words_and_one_column_for_a_gain() -> None:
+    frame = beyond.readable(saved(ALIKE, UNKNOWN), TITLES)
+    assert frame["benchmark"].tolist()[:2] == [*TITLES.values()]
+    assert frame["gain"][0] == f"+0.20 [{MINUS}0.30, +0.70]"
+    assert pd.isna(frame["gain"][1])
+    assert "gain, low" not in frame
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("width 0.625 first, then the baseline", "5/8 of the filters first, then the baseline"),
+        ("resolution 64", "64 × 64 pixels"),
+        ("Nested, widths 0.5, 0.75 inside", "Nested, 1/2 and 3/4 of the filters inside"),
+        ("SDN (published), ends after layer10", "SDN (published), ends after layer10"),
+    ],
+)
+def test_sizes_in_words(label: str, words: str) -> None:
+    assert sizes_in_words(label) == words
+
+
+def answers(*triples: tuple[str, float, float], task: str = "ic") -> pd.DataFrame:
+    return pd.DataFrame([{"task": task, "kind": k, "share": s, "accuracy": a} for k, s, a in triples])
+
+
+def test_width_against_depth_is_read_off_the_line_between_complete_networks() -> None:
+    frame = answers((COMPLETE, 20, 80), (COMPLETE, 100, 90), (IN_TRUNK, 60, 83), (IN_TRUNK, 70, 82), (IN_TRUNK, 10, 50))
+    assert frontier(frame[frame["kind"] == IN_TRUNK])["share"].tolist() == [10, 60]
+    (row,) = width_over_depth(frame).to_dict("records")  # at 60 % the line has 85
+    assert row == {"task": "ic", "exits": 1, "ahead": 1, "gain": pytest.approx(2)}
+    other = answers((COMPLETE, 20, 80), (COMPLETE, 100, 90), (IN_TRUNK, 60, 89), task="kws")
+    found = width_over_depth(pd.concat([frame, other]))
+    assert beyond.depth_or_width(found, TITLES) == (
+        f"Width beats depth on CIFAR-10 (+2.0 points). Width does not beat depth on Speech Commands ({MINUS}4.0 "
+        "points)."
+    )
+    none = width_over_depth(answers((COMPLETE, 100, 90), (IN_TRUNK, 60, 83)))
+    assert np.isnan(none["gain"]).all()
+    assert beyond.depth_or_width(none, TITLES).startswith("No exit in a trunk")
+
+
+def test_words_go_between_their_marks() -> None:
+    page = f"a {beyond.START}old\\1{beyond.END} b"
+    assert beyond.put_into(page, r"n\1w") == rf"a {beyond.START}n\1w{beyond.END} b"
+
+
+def test_the_first_figure_names_the_best_way() -> None:
+    frame = pd.DataFrame(
+        [["CIFAR-10", "5/8 of the filters first, then the baseline", "beyond", 0.9, 42.5, np.nan, np.nan]],
+        columns=rows.COLUMNS,
+    )
+    (panel,) = overview.savings(frame).axes
+    assert [text.get_text() for text in panel.texts] == ["5/8 of the filters first"]
+    assert "best of other ways" in panel.get_legend_handles_labels()[1]
