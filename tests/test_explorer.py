@@ -1,7 +1,6 @@
 """The explorer: its data against the chapters' tables and `python -m trecx curve`, its page in a browser."""
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from trecx.experiments.runs import Run
 from trecx.models.methods import METHODS
 from trecx.report import explorer as page
 
+from .browser import browser
 from .small import write_device_record, write_record
 
 SEEDS = (0, 1, 2)
@@ -362,25 +362,6 @@ def test_the_data_travel_in_the_page(html: Path, document: dict[str, Any]) -> No
     (data,) = re.findall(r'<script type="application/json" id="explorer-data">(.*?)</script>', text, flags=re.DOTALL)
     assert json.loads(data)["benchmarks"][0]["baseline"] == document["benchmarks"][0]["baseline"]
     assert 'alt="A figure."' in text
-
-
-def browser(scripts: bool = True) -> Any:
-    """Debian's or another Chromium without a window; a skip that says what is missing."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: it is in requirements.lock")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not (program and driver):
-        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
-    options = selenium.ChromeOptions()
-    options.binary_location = program
-    for word in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1300,900"):
-        options.add_argument(word)
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # Chromium refuses to run as root otherwise
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    if not scripts:
-        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-    return selenium.Chrome(options=options, service=selenium.ChromeService(driver))
 
 
 @pytest.fixture(scope="module")

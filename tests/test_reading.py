@@ -66,6 +66,14 @@ def test_long_tables_are_folded(shown: list[str]) -> None:
     assert '<summary><span id="table-t-caption">Numbers.</span> <em>13 rows</em></summary>' in shown[1]
 
 
+def test_long_names_may_break(shown: list[str]) -> None:
+    frame = pd.DataFrame({"file": ["image_classification/models/x.h5"], "sha256": ["0" * 64], "text": ["a < b - c"]})
+    page.show_table(frame, "t", "Files.")
+    assert "image_<wbr>classification/<wbr>models/<wbr>x.h5" in shown[0]
+    assert "<wbr>".join(["0" * 16] * 4) in shown[0]
+    assert "<td>a &lt; b - c</td>" in shown[0]
+
+
 def line(records: list[Record]) -> Figure:
     figure = Figure()
     ax = figure.subplots()

@@ -10,6 +10,7 @@ import pytest
 
 from trecx import paths
 
+from .browser import axe, browser, pages, show, too_wide, violations
 from .small import write_small_data
 from .test_book import check_html
 
@@ -109,3 +110,28 @@ def test_numbers_in_the_pages_come_from_the_records(project: Path) -> None:
     assert len(records) > 30
     runs = (project / "book/tables/runs.csv").read_text().splitlines()
     assert len(runs) == len(records) + 1
+
+
+@pytest.mark.slow
+def test_no_table_is_cut_off_on_a_laptop_and_no_page_scrolls_sideways(project: Path) -> None:
+    driver = browser()
+    try:
+        for page in pages(project / "_build/html"):
+            show(driver, page)
+            assert too_wide(driver) == [], page.name
+            show(driver, page, width=390)
+            assert "the page" not in too_wide(driver), page.name
+    finally:
+        driver.quit()
+
+
+@pytest.mark.slow
+def test_axe_finds_nothing_on_any_page(project: Path) -> None:
+    script, driver = axe(), browser()
+    try:
+        for page in pages(project / "_build/html"):
+            for width, theme in ((1300, "light"), (1300, "dark"), (390, "light")):
+                show(driver, page, width, theme)
+                assert violations(driver, script) == [], f"{page.name}, {width} pixels, {theme}"
+    finally:
+        driver.quit()

@@ -120,7 +120,7 @@ def show_table(
         cells = []
         for c in shown:
             value = row[c]
-            text = html.escape(_text(value, forms[c], missing))
+            text = _breakable(html.escape(_text(value, forms[c], missing)))
             if c == with_ends and not (pd.isna(row["low"]) or pd.isna(row["high"])):
                 text += f" [{_text(row['low'], forms['low'], '')}, {_text(row['high'], forms['high'], '')}]"
             key = f' data-value="{value}"' if _is(value, float) and not pd.isna(value) else ""
@@ -140,6 +140,15 @@ def show_table(
         table, title = f"<details>{summary}\n{table}</details>\n", ""
     page = f'<figure class="trecx-table" id="table-{name}">\n{title}{table}</figure>'
     display({"text/html": page, "text/plain": f"{caption}\n{df.to_string(index=False)}"}, raw=True)
+
+
+def _breakable(text: str) -> str:
+    """Where a path, a name or a checksum (HTML text) may break, so that its column stays narrow."""
+
+    def broken(word: str) -> str:
+        return re.sub(r"([/_-])(?=\w)|([0-9a-f]{16})(?=[0-9a-f])", r"\1\2<wbr>", word) if len(word) > 20 else word
+
+    return " ".join(map(broken, text.split(" ")))
 
 
 def _estimates(columns: Sequence[str]) -> str:
