@@ -260,6 +260,15 @@ def test_the_running_text_says_what_the_records_say() -> None:
             assert at_one.idxmax().startswith("Cascade")
             dearest = max(group, key=lambda r: r.cost("instructions")[-1] / base.cost("instructions")[-1])
             assert dearest in cascades
+    cost = {r.name: (r.manifest["flash"]["total"], r.manifest["ram"]["total"]) for r in records}
+    nested, plain, cascade = (
+        next(v for name, v in cost.items() if name.startswith(start))
+        for start in ("kws-nested-", "kws-baseline-fast14", "kws-baseline-width0.375")
+    )
+    assert plain[0] < nested[0] < cascade[0]
+    assert nested[1] > plain[1]
+    saved = rows.loc["Speech Commands v2"].xs(1, level="drop")["instructions"]
+    assert abs(saved["Nested"] - saved["Cascade, 3/8 of the filters first"]) < 2
     assert tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])["lost"].max() <= 0.5
     assert tables.costs(records)["decision"].max() < 1
 

@@ -13,7 +13,7 @@ from trecx.deploy.records import DeviceRecord
 from trecx.report.style import OURS, PLAIN
 
 LATER, OTHER = "#B8B8B8", "#C44E00"
-SHOWN = ("trecx_ev",)  # methods whose memory is shown beside the baseline's, and cascades'
+SHOWN = ("trecx_ev", "nested")  # methods whose memory is shown beside the baseline's, and cascades'
 
 
 # Place -> part of it in a record -> what it is called, colour.
