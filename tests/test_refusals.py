@@ -267,10 +267,10 @@ def test_the_threshold_is_refused_before_anything_is_evaluated(empty: Path, caps
 # --- What the operating system refuses
 
 
-def test_a_records_folder_that_is_a_file(empty: Path) -> None:
+def test_a_records_folder_that_is_a_file(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths.RECORDS.write_text("")
     for folder in (paths.RECORDS, paths.RECORDS / "deeper"):
-        paths.RECORDS = folder
+        monkeypatch.setenv("TRECX_RECORDS", str(folder))
         with pytest.raises(TrecxError, match="is a file, or lies below one, where a folder is needed"):
             execute(Run("kws", "sdn"))
 
