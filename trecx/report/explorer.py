@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ def still(document: Mapping[str, Any], unit: str = "flops") -> Figure:
             title=f"{benchmark['title']}, {benchmark['network']}", ylim=(LOWEST, None), ylabel="points from baseline"
         )
         ax.set_xlabel(f"{name} saved (%)")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
+    labels = [textwrap.fill(label, 30) for label in handles]  # two columns of these are as wide as the panels
+    figure.legend(handles.values(), labels, loc="outside lower center", ncols=2)
     return figure
 
 
