@@ -13,6 +13,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from trecx import paths
 from trecx.analysis import overview as rows
@@ -234,6 +235,9 @@ def test_the_first_figure_and_the_readme_are_of_the_records() -> None:
     text = overview.FIRST.read_text(encoding="utf-8")
     (inside,) = re.findall(r"<dc:description>(.*?)</dc:description>", text, flags=re.DOTALL)
     assert inside == overview.points(rows.savings(found))
+    with Image.open(overview.CARD) as card:
+        assert card.size == (1200, 630)
+        assert card.text["Description"] == inside  # type: ignore[attr-defined]
     table = together.headline(found).set_index("threshold")
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
     for row in ("chosen on validation; a miss saves nothing", "no exit: a smaller network, chosen on validation"):

@@ -21,6 +21,7 @@ from trecx.paths import BOOK
 from trecx.report.style import OURS, PLAIN, STYLES, setup
 
 FIRST = BOOK / "_static" / "savings.svg"  # the first page and the README show it; a test holds it against the records
+CARD = FIRST.with_suffix(".png")  # the same for links to the book: their previews take no SVG
 
 # What a verdict looks like: a sign beside the word, so that no reader needs the colour.
 SIGNS = {
@@ -98,11 +99,14 @@ def points(frame: pd.DataFrame) -> str:
     return frame[frame["kind"] != "curve"].to_csv(index=False, lineterminator="\n", float_format="%.2f")
 
 
-def write_first_figure(path: Path = FIRST) -> None:
+def write_first_figure(path: Path = FIRST, card: Path = CARD) -> None:
     """Write the figure of the first page and the README, with its numbers inside, from published records."""
     setup()
     frame = overview.savings(gather("published"))
-    savings(frame).savefig(path, metadata={"Description": points(frame), "Date": None})
+    figure, numbers = savings(frame), points(frame)
+    figure.savefig(path, metadata={"Description": numbers, "Date": None})
+    figure.set_size_inches(10, 5.25)  # 1200 x 630 pixels, what previews of links are cut to
+    figure.savefig(card, dpi=120, bbox_inches=figure.bbox_inches, metadata={"Description": numbers, "Software": None})
 
 
 def forest(findings: Iterable[Finding]) -> Figure:
