@@ -33,7 +33,7 @@ def axe() -> str:
     """The script of axe-core 4, from TRECX_AXE or the repository's node_modules; a skip where neither is there."""
     given = Path(os.environ.get("TRECX_AXE") or paths.ROOT / "node_modules/axe-core/axe.min.js")
     if not given.is_file():
-        pytest.skip("needs axe-core 4: npm install axe-core, or TRECX_AXE=/path/to/axe.min.js")
+        pytest.skip("needs axe-core 4: npm install --no-save axe-core, or TRECX_AXE=/path/to/axe.min.js")
     return given.read_text(encoding="utf-8")
 
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import pytest
@@ -295,6 +297,21 @@ def test_the_repository_is_the_remote(
     assert web.repository(tmp_path) == address
     monkeypatch.setenv("TRECX_REPOSITORY", "https://github.com/other/one")
     assert web.repository(tmp_path) == "https://github.com/other/one"
+
+
+@pytest.mark.parametrize("address", ["https://somebody.github.io/toy/", ""])
+def test_a_link_to_the_book_has_a_picture_where_the_address_is_known(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.syspath_prepend(str(paths.BOOK / "_ext"))
+    web = importlib.import_module("web")
+    config = SimpleNamespace(html_title="Toy", html_baseurl=address)
+    context: dict[str, Any] = {"title": "A page"}
+    web.add_tags(SimpleNamespace(config=config), "intro", "page.html", context, None)
+    picture = f'<meta property="og:image" content="{address}_static/savings.png" />'
+    assert (picture in context["metatags"]) == bool(address)
+    assert ("og:image" in context["metatags"]) == bool(address)
+    assert (paths.BOOK / web.CARD).is_file()
 
 
 def test_help_lists_the_targets(tmp_path: Path) -> None:

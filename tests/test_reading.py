@@ -13,6 +13,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from trecx import paths
 from trecx.analysis import saving, together
@@ -235,6 +236,9 @@ def test_the_first_figure_and_the_readme_are_of_the_records() -> None:
     frame, sentence = overview.first()
     assert inside == overview.points(frame)
     assert f"<!-- beyond -->{sentence}<!-- /beyond -->" in overview.README.read_text(encoding="utf-8")
+    with Image.open(overview.CARD) as card:
+        assert card.size == (1200, 630)
+        assert card.text["Description"] == inside  # type: ignore[attr-defined]
     table = together.headline(found).set_index("threshold")
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
     for row in ("chosen on validation; a miss saves nothing", "no exit: a smaller network, chosen on validation"):

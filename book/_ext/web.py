@@ -17,6 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 LONGEST = 200  # characters of a description
+CARD = "_static/savings.png"  # the first page's figure, drawn by `python -m trecx.report.overview`
 COLAB = "https://colab.research.google.com"
 
 
@@ -65,6 +66,9 @@ def add_tags(app: Sphinx, page: str, template: str, context: dict[str, Any], doc
     if app.config.html_baseurl and doctree:
         tags["og:url"] = f"{app.config.html_baseurl}{page}.html"
     tags["twitter:card"] = "summary"
+    if app.config.html_baseurl:  # a preview takes no relative address
+        tags |= {"og:image": f"{app.config.html_baseurl}{CARD}", "twitter:card": "summary_large_image"}
+        tags["og:image:alt"] = "FLOPs saved for the accuracy lost: the paper, this replication, smaller networks"
     lines = [
         f'<meta {"property" if name.startswith("og:") else "name"}="{name}" content="{html.escape(value)}" />'
         for name, value in tags.items()

@@ -133,11 +133,11 @@ def label_ends(ax: Axes, height: float) -> list[str]:
         places[k] = max(places[k], places[k - 1] + step)
     for k, most in enumerate(reversed([1.0 - step * k for k in range(len(places))])):
         places[k] = min(places[k], most)
-    for (last_y, last_x, line), place in zip(ends, places, strict=True):
+    for (end, reach, line), place in zip(ends, places, strict=True):
         look: dict[str, Any] = {"color": line.get_color(), "fontsize": NAME_SIZE, "va": "center"}
         leader = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "shrinkA": 1, "shrinkB": 2}
         where: dict[str, Any] = {"xycoords": "data", "textcoords": "axes fraction", "arrowprops": leader}
-        ax.annotate(str(line.get_label()), (last_x, last_y), (1.04, place), annotation_clip=False, **where, **look)
+        ax.annotate(str(line.get_label()), (reach, end), (1.04, place), annotation_clip=False, **where, **look)
     return [str(line.get_label()) for _, _, line in ends]
 
 

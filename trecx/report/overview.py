@@ -25,6 +25,7 @@ from trecx.report.style import BEYOND, OURS, PLAIN, STYLES, setup
 
 FIRST = BOOK / "_static" / "savings.svg"  # the first page and the README show it; a test holds it against the records
 README = ROOT / "README.md"
+CARD = FIRST.with_suffix(".png")  # the same for links to the book: their previews take no SVG
 
 # What a verdict looks like: a sign beside the word, so that no reader needs the colour.
 SIGNS = {
@@ -124,11 +125,14 @@ def first() -> tuple[pd.DataFrame, str]:
     return overview.savings(found, best=best), words.sentence(best, here, names(found))
 
 
-def write_first_figure(path: Path = FIRST, readme: Path = README) -> None:
+def write_first_figure(path: Path = FIRST, card: Path = CARD, readme: Path = README) -> None:
     """Write the figure of the first page and the README, with its numbers inside, and the README's sentence."""
     setup()
     frame, sentence = first()
-    savings(frame).savefig(path, metadata={"Description": points(frame), "Date": None})
+    figure, numbers = savings(frame), points(frame)
+    figure.savefig(path, metadata={"Description": numbers, "Date": None})
+    figure.set_size_inches(10, 5.25)  # 1200 x 630 pixels, what previews of links are cut to
+    figure.savefig(card, dpi=120, bbox_inches=figure.bbox_inches, metadata={"Description": numbers, "Software": None})
     readme.write_text(words.put_into(readme.read_text(encoding="utf-8"), sentence), encoding="utf-8")
 
 
