@@ -70,6 +70,7 @@ TOGETHER = {"headline", "headline-static", "rules", "printed-counts", "prior-riv
 TOGETHER |= {f"{table}-{task}" for table in ("prior", "table-1") for task in ("ic", "kws", "vww")}
 TOGETHER |= {f"ablation-{name}" for name in ("placement", "placement-savings", "confidences", "transfer", "weight")}
 TOGETHER |= {"ablation-class"}
+TOGETHER |= {f"beyond-{name}" for name in ("best", "savings", "tried", "answers", "advice-point", "recommendations")}
 
 
 @pytest.mark.slow
