@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The whole book first: one worker builds it, the only one that does, while the others do the rest."""
+    """The whole book first: one worker builds it while the others do the rest."""
     items.sort(key=lambda item: "test_whole_book" not in item.nodeid)
 
 

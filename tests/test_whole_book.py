@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from trecx import paths
 
@@ -19,12 +20,23 @@ SIZES = {"train": 128, "val": 60, "test": 100}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this project with small data, and its built book."""
-    folder = tmp_path_factory.mktemp("whole")
+    """A copy of this project with small data, and its built book; tests side by side build it once."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = shared / "whole"
+    with FileLock(shared / "whole.lock"):
+        if not (folder / "built").exists():
+            build(folder)
+            (folder / "built").touch()
+    return folder
+
+
+def build(folder: Path) -> None:
+    """Copy this project to `folder`, with small data, and build its book."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     for name in ("book/_ext", "book/_static", "book/records", "trecx", "notebooks", "benchmarks"):
         if (paths.ROOT / name).exists():
-            shutil.copytree(paths.ROOT / name, folder / name, ignore=ignore)
+            shutil.copytree(paths.ROOT / name, folder / name, ignore=ignore, dirs_exist_ok=True)
     for path in [*paths.BOOK.glob("*.*"), paths.ROOT / "Makefile", paths.ROOT / "_config.yml"]:
         shutil.copy(path, folder / path.relative_to(paths.ROOT))
     write_small_data(folder / "data", SIZES)
@@ -39,7 +51,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-6000:]
     assert "WARNING" not in built.stdout + built.stderr
-    return folder
 
 
 COMMON = {
