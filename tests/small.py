@@ -85,6 +85,29 @@ def write_results(root: Path, task: str, n: int = 240) -> Results:
     return Results("quick", task, methods=methods, static={"width 0.5": seeds("baseline", 0.85, 0.5)})
 
 
+# Benefit curves of made-up device records: of a network without exits, and of one that saves.
+ALONE = {"thresholds": [None], "val": [0.88], "test": [0.87], "shares": [[1.0]]}
+CURVE = {
+    "thresholds": [1.0, 0.8, 0.0],
+    "val": [0.885, 0.871, 0.7],
+    "test": [0.88, 0.86, 0.69],
+    "shares": [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]],
+}
+
+
+def change_json(path: Path, field: str, *value: Any) -> None:
+    """Another value of a field of a JSON file, or none; numbers in the field's path are places in a list."""
+    found = part = json.loads(path.read_text())
+    *way, last = (int(key) if key.isdigit() else key for key in field.split("."))
+    for key in way:
+        part = part[key]
+    if value:
+        part[last] = value[0]
+    else:
+        del part[last]
+    path.write_text(json.dumps(found))
+
+
 WORDS = ("down", "yes", "stop")
 
 

@@ -32,7 +32,7 @@ from trecx.report.catalogue import ON_A_DEVICE
 from trecx.training.loop import log_probs
 from trecx.training.weights import save_weights
 
-from .small import write_device_record
+from .small import ALONE, CURVE, write_device_record
 
 needs_onnx = pytest.mark.skipif(
     not all(map(find_spec, (*needs.EXPORT, *needs.GENERATE))), reason="needs `pip install -e '.[deploy]'`"
@@ -228,16 +228,9 @@ def test_emulated_counts_repeat_and_the_decision_is_cheap(in_c: Export) -> None:
 
 def test_savings_by_hand(tmp_path: Path) -> None:
     """Half the samples leave after 600 of 1000 instructions, where the baseline runs 1000."""
-    alone = {"thresholds": [None], "val": [0.88], "test": [0.87], "shares": [[1.0]]}
-    both = {
-        "thresholds": [1.0, 0.8, 0.0],
-        "val": [0.885, 0.871, 0.7],
-        "test": [0.88, 0.86, 0.69],
-        "shares": [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]],
-    }
     latency = {"full_ratio": 1.0, "points": [{"drop": 1, "ratio": 0.8, "shares": [0.5, 0.5]}]}
-    plain = write_device_record(tmp_path, [Run("kws", "baseline")], [1000], alone)
-    early = write_device_record(tmp_path, [Run("kws", "trecx_ev")], [600, 400], both, latency=latency)
+    plain = write_device_record(tmp_path, [Run("kws", "baseline")], [1000], ALONE)
+    early = write_device_record(tmp_path, [Run("kws", "trecx_ev")], [600, 400], CURVE, latency=latency)
     assert early.cost("instructions").tolist() == [610, 1020]  # a decision behind each stage
     assert plain.cost("instructions").tolist() == [1000]  # none without exits
     one, none = tables.savings([early, plain]).to_dict("records")
@@ -248,7 +241,7 @@ def test_savings_by_hand(tmp_path: Path) -> None:
     assert one["latency"] == one["FLOPs, same exits"] == pytest.approx(20)
     assert (none["drop"], none["threshold"]) == (0, 1.0)  # the final exit alone is as accurate
     assert np.isnan(none["latency"])
-    silent = write_device_record(tmp_path, [Run("kws", "trecx_no_ev")], [600, 400], both)
+    silent = write_device_record(tmp_path, [Run("kws", "trecx_no_ev")], [600, 400], CURVE)
     assert "latency" not in tables.savings([silent, plain])  # no record has it
     row = tables.costs([early, plain]).to_dict("records")[1]
     assert row["decision"] == pytest.approx(1)

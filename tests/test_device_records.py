@@ -1,6 +1,5 @@
 """Device records: damage is told in one sentence where one is opened, and in one line where many are listed."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -26,16 +25,9 @@ from trecx.report import device as figures
 from trecx.report.page import draw, drawn
 from trecx.report.provenance import origin, provenance
 
-from .small import write_device_record, write_record
+from .small import ALONE, CURVE, change_json, write_device_record, write_record
 
 BASE, EARLY = Run("kws", "baseline", "speech_commands", "fast"), Run("kws", "trecx_ev", "speech_commands", "fast")
-ALONE = {"thresholds": [None], "val": [0.88], "test": [0.87], "shares": [[1.0]]}
-CURVE = {
-    "thresholds": [1.0, 0.8, 0.0],
-    "val": [0.885, 0.871, 0.7],
-    "test": [0.88, 0.86, 0.69],
-    "shares": [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]],
-}
 
 
 @pytest.fixture
@@ -56,19 +48,7 @@ def content(change: Callable[[bytes], bytes]) -> Damage:
 
 def said(field: str, *value: Any) -> Damage:
     """Another value of a field (numbers in its path are places in a list), or none."""
-
-    def damage(path: Path) -> None:
-        found = part = json.loads(path.read_text())
-        *way, last = (int(key) if key.isdigit() else key for key in field.split("."))
-        for key in way:
-            part = part[key]
-        if value:
-            part[last] = value[0]
-        else:
-            del part[last]
-        path.write_text(json.dumps(found))
-
-    return damage
+    return lambda path: change_json(path, field, *value)
 
 
 def linked(target: str) -> Damage:

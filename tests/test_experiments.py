@@ -17,7 +17,7 @@ from trecx.errors import TrecxError
 from trecx.evaluation import points
 from trecx.evaluation.stats import mean_of_means
 from trecx.experiments.records import Record, chosen_thresholds
-from trecx.experiments.results import Results, _settings, published
+from trecx.experiments.results import Results, published, settings_in_words
 from trecx.experiments.runs import Run
 from trecx.experiments.sweep import load
 from trecx.models import methods
@@ -173,7 +173,7 @@ def test_the_project_s_sweeps_have_distinct_runs_in_known_groups() -> None:
     runs = load(paths.SWEEPS / "speech_commands.yaml")
     assert len({run.name for run in runs}) == len(runs) == 94
     assert {run.data for run in runs} == {"speech_commands"}
-    five = [run.method for run in runs if not _settings(run, runs[0]) and run.seed == 4]
+    five = [run.method for run in runs if not settings_in_words(run, runs[0]) and run.seed == 4]
     ours = ["baseline", "baseline_ee", "trecx_concat", "trecx_ev", "trecx_no_ev", "trecx_no_transfer"]
     assert sorted(five) == sorted([*ours, "branchynet", "branchynet_fair", "sdn", "sdn_fair"])
 

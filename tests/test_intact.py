@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.small import write_record
+from tests.small import change_json, write_record
 from trecx import paths
 from trecx.cli import main
 from trecx.errors import TrecxError
@@ -62,15 +62,7 @@ def said(field: str, *value: Any) -> Damage:
 
     def damage(folder: Path) -> None:
         old(folder)
-        found = part = manifest(folder)
-        *path, last = field.split(".")
-        for key in path:
-            part = part[key]
-        if value:
-            part[last] = value[0]
-        else:
-            del part[last]
-        (folder / "manifest.json").write_text(json.dumps(found))
+        change_json(folder / "manifest.json", field, *value)
 
     return damage
 

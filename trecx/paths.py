@@ -28,7 +28,7 @@ else:
         if name == "DATA":
             return _named("TRECX_DATA", ROOT / "data")
         if name == "DOWNLOADS":
-            return _named("TRECX_DATA", ROOT / "data") / "downloads"
+            return __getattr__("DATA") / "downloads"
         if name == "RECORDS":
             return _named("TRECX_RECORDS", BUILD / "records")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -67,7 +67,7 @@ class Benchmark:
         for drop in DROPS:
             costs = []
             for curve in curves:
-                enough = np.flatnonzero(curve.accuracy >= self.val.mean() - drop / 100 - 1e-9)
+                enough = np.flatnonzero(curve.accuracy >= self.val.mean() - drop / 100 - _ROUNDING)
                 costs.append(curve.cost[enough[-1]] if len(enough) else self.base)
             saved[drop] = 100 * (1 - float(np.mean(costs)) / self.base)
         return saved
@@ -140,10 +140,7 @@ class Saving:
 def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving:
     """What a setting with exits saves `drop` points below the baseline, each seed at its own threshold."""
     val, test = one.traces("val", here.unit), one.traces("test", here.unit)
-    targets = here.val.mean() - drop / 100, here.test.mean() - drop / 100
-    points = [chosen_point(v, t, *targets, here.base) for v, t in zip(val, test, strict=True)]
-    saved = np.array([100 * point.reduction if point.reached else 0 for point in points])
-    lost = np.array([100 * (here.test.mean() - point.accuracy) if point.reached else 0 for point in points])
+    points, saved, lost = _chosen(here, val, test, drop)
     return Saving(
         one.label,
         saved,
@@ -158,12 +155,23 @@ def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving
     )
 
 
+def _chosen(
+    here: Benchmark, val: Sequence[Trace], test: Sequence[Trace], drop: float
+) -> tuple[list[OperatingPoint], NDArray[np.float64], NDArray[np.float64]]:
+    """By seed: the point that validation chooses, what it saves (percent) and gives up on test (points); 0 if none."""
+    targets = here.val.mean() - drop / 100, here.test.mean() - drop / 100
+    points = [chosen_point(v, t, *targets, here.base) for v, t in zip(val, test, strict=True)]
+    saved = np.array([100 * point.reduction if point.reached else 0 for point in points])
+    lost = np.array([100 * (here.test.mean() - point.accuracy) if point.reached else 0 for point in points])
+    return points, saved, lost
+
+
 def _variance(here: Benchmark, val: Sequence[Trace], test: Sequence[Trace], drop: float) -> float:
     """Variance of the mean saving when samples are drawn anew and thresholds chosen again; weights stay."""
     grids = [thresholds([trace]) for trace in val]
     means = []
     for chosen_on, tested in here.draws:
-        wanted = here.val[:, chosen_on].mean() - drop / 100 - 1e-9
+        wanted = here.val[:, chosen_on].mean() - drop / 100 - _ROUNDING
         costs = []
         for grid, v, t in zip(grids, val, test, strict=True):
             enough = np.flatnonzero(at_thresholds(v.take(chosen_on), grid).accuracy >= wanted)
@@ -270,7 +278,7 @@ def savings(
     for drop in DROPS if drops is None else drops:
         made: dict[str, dict[str, Saving]] = {task: {} for task in here}
         for task, benchmark in here.items():
-            for way, title in ROWS.items():
+            for way in ROWS:
                 if way == "static":
                     line = static_saving(benchmark, drop)
                 else:
@@ -278,10 +286,10 @@ def savings(
                     line = saving(benchmark, best[0], drop, best[1]) if best else None
                 if line:
                     made[task][way] = line
-                    rows.append({"task": task, "drop": drop, "way": title, "chosen": ""} | line.row())
-            if most := _most_saving(made[task]):
-                place = len(rows) - len(made[task]) + [*made[task]].index(most)
-                rows[place]["chosen"] = "yes"
+            most = _most_saving(made[task])
+            for way, line in made[task].items():
+                about = {"task": task, "drop": drop, "way": ROWS[way], "chosen": "yes" if way == most else ""}
+                rows.append(about | line.row())
         rows += _means(made, drop)
     return pd.DataFrame(rows)
 
@@ -389,17 +397,14 @@ def tried(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | Non
     rows: list[dict[str, Any]] = []
     for task, benchmark in (here or benchmarks(found, unit)).items():
         smaller, start = static_saving(benchmark, 1), len(rows)
-        targets = benchmark.val.mean() - 0.01, benchmark.test.mean() - 0.01
         for one in benchmark.made:
             if one.family in ("baseline", "static") or isinstance(one.records[0], Shortened):
                 continue
-            traces = zip(one.traces("val", benchmark.unit), one.traces("test", benchmark.unit), strict=True)
-            points = [chosen_point(v, t, *targets, benchmark.base) for v, t in traces]
+            traces = one.traces("val", benchmark.unit), one.traces("test", benchmark.unit)
+            points, saved, lost = _chosen(benchmark, *traces, drop=1)
             row: dict[str, Any] = {"task": task, "way": FAMILIES[one.family], "network": one.label}
             row |= {"seeds": len(points), "reached": sum(point.reached for point in points)}
-            row |= {"saved": float(np.mean([100 * p.reduction if p.reached else 0 for p in points]))}
-            lost = [100 * (benchmark.test.mean() - p.accuracy) if p.reached else 0 for p in points]
-            row |= {"given up": float(np.mean(lost)), "static": smaller.saved.mean() if smaller else np.nan}
-            rows.append(row)
+            row |= {"saved": float(saved.mean()), "given up": float(lost.mean())}
+            rows.append(row | {"static": smaller.saved.mean() if smaller else np.nan})
         rows[start:] = sorted(rows[start:], key=lambda row: -row["saved"])
     return pd.DataFrame(rows)

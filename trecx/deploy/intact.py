@@ -148,8 +148,4 @@ def _each(path: Path, where: str, item: Any, wanted: Sequence[Field]) -> None:
     """As `check_fields`, for a part of the record; its place is named."""
     if not isinstance(item, dict):
         raise Damaged(f"{path} is damaged ({where} is {item!r:.80}: a set of fields is needed)")
-    try:
-        check_fields(Path(where), item, wanted)
-    except Damaged as error:
-        reason = str(error).partition(" is damaged (")[2].removesuffix(")")
-        raise Damaged(f"{path} is damaged ({where}: {reason})") from error
+    check_fields(path, item, wanted, where=f"{where}: ")

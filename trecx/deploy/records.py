@@ -31,6 +31,7 @@ from trecx.evaluation.trace import Trace, at_thresholds
 from trecx.experiments.intact import FORMAT, Damaged, Newer
 from trecx.experiments.machine import hardware
 from trecx.experiments.records import Record, all_records
+from trecx.experiments.results import settings_in_words
 from trecx.experiments.runs import Run, run_of
 from trecx.files import whole_file
 from trecx.models.methods import label_of
@@ -232,14 +233,7 @@ def _is_baseline(run: Run) -> bool:
 
 
 def _label(run: Run) -> str:
-    sizes = [f"width {run.width:g}"] * (run.width != 1) + [f"{run.resolution} pixels"] * (run.resolution != 0)
-    taps = [f"after {'-'.join(run.taps)}"] if run.taps else []
-    inside = [f"{' and '.join(f'{width:g}' for width in run.narrow)} inside"] if run.narrow else []
-    ends = [f"ends after {run.ends}"] if run.ends else []
-    weight = [f"w = {run.w_early:g}"] if run.w_early is not None else []
-    taught = [f"taught by {run.teacher}"] if run.teacher else []
-    how = [*["heads alone"] * run.frozen, *["staged"] * run.staged]
-    return ", ".join([label_of(run.method), *sizes, *inside, *taps, *ends, *weight, *taught, *how])
+    return ", ".join([label_of(run.method), *settings_in_words(run, run).values()])
 
 
 def _exported(records: Sequence[Record], say: Say) -> Export:

@@ -155,15 +155,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_fields(
-    path: Path, manifest: Mapping[str, Any], needed: Iterable[Field], optional: Iterable[Field] = ()
+    path: Path, manifest: Mapping[str, Any], needed: Iterable[Field], optional: Iterable[Field] = (), where: str = ""
 ) -> None:
-    """Damaged, with the first that is wrong, unless all `needed` fields are there and right; `optional` if there."""
+    """Damaged, with the first that is wrong, unless all `needed` fields are there and right; `optional` if there.
+
+    `where` names a part of a record, if `manifest` is one.
+    """
     optional = (field for field in optional if _at(manifest, field[0]) is not None)
     for field, wanted, fits in (*needed, *optional):
         value = _at(manifest, field)
         if not fits(value):
             what = "missing" if value is None else f"{value!r:.80}"
-            raise Damaged(f"{path} is damaged ({field} is {what}: {wanted} is needed)")
+            raise Damaged(f"{path} is damaged ({where}{field} is {what}: {wanted} is needed)")
 
 
 def _at(manifest: Any, field: str) -> Any:

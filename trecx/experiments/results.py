@@ -185,7 +185,7 @@ def _sorted(sweep: str, made: list[tuple[Run, Record]]) -> Results:
     for run, record in made:
         _group(found, run, first).append(record)
         tap = get_method(run.method).taps[run.task]
-        if not _settings(run, first):
+        if not settings_in_words(run, first):
             if len(tap) == 1:  # these runs are also one place and, for T-RecX, one loss weight
                 found.places.setdefault(run.method, {}).setdefault(tap[0], []).append(record)
             if run.method == "trecx_ev":
@@ -203,7 +203,7 @@ def _weight(run: Run, record: Record) -> float:
     return get_task(run.task).w if given is None else float(given)
 
 
-def _settings(run: Run, first: Run) -> dict[str, str]:
+def settings_in_words(run: Run, first: Run) -> dict[str, str]:
     """The settings of a run that are not at their defaults, or not those of the list's first run, as text."""
     given = {
         "width": f"width {run.width:g}" if run.width != 1 else "",
@@ -225,7 +225,7 @@ def _settings(run: Run, first: Run) -> dict[str, str]:
 
 def _group(found: Results, run: Run, first: Run) -> list[Record]:
     """The list in `found` that a run's record belongs to; only a single setting of the right method is a known one."""
-    settings = _settings(run, first)
+    settings = settings_in_words(run, first)
     if not settings:
         return found.methods.setdefault(run.method, [])
     if [*settings] == ["taps"]:

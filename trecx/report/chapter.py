@@ -13,6 +13,7 @@ from trecx.analysis.claims import TOPICS, VERDICTS, as_table
 from trecx.analysis.compare import against_static, difference, static_saving
 from trecx.analysis.findings import Finding
 from trecx.analysis.saving import saving, smaller_draws
+from trecx.analysis.wording import sizes_in_words
 from trecx.evaluation.stats import percentile_interval
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
@@ -22,22 +23,6 @@ from trecx.report import figures, overview
 from trecx.report.catalogue import TABLES
 from trecx.report.page import draw, glue, plain, say
 from trecx.report.provenance import as_asked, recipe_text, recipes
-
-# What a share of the filters is called.
-SHARES = {
-    "0.875": "7/8 of the filters",
-    "0.8125": "13/16 of the filters",
-    "0.75": "3/4 of the filters",
-    "0.625": "5/8 of the filters",
-    "0.5": "half of the filters",
-}
-
-
-def in_words(network: str) -> str:
-    """A smaller network's name in words: `resolution 80` is `80 x 80 pixels`."""
-    side = network.removeprefix("resolution ")
-    return f"{side} x {side} pixels" if side != network else network
-
 
 # Reference of the operating points -> what the values about it are called in the text.
 REFERENCES = {"own baseline": "own", "paper's baseline": "constant", "own final exit": "final"}
@@ -136,7 +121,7 @@ class Part:
         frame = against_static(self.found.methods[method], self.found.static, self.unit)
         frame = frame[np.isfinite(frame["gain"])].rename(columns={"gain": "estimate"})
         frame["label"] = [
-            f"{SHARES.get(str(network).removeprefix('width '), in_words(str(network)))} ({cost:.1f} M)"
+            f"{sizes_in_words(str(network))} ({cost:.1f} M)"
             for network, cost in zip(frame["network"], frame["cost"], strict=True)
         ]
         records = [self.found.methods[method], self.found.static]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from trecx.analysis import device
 from trecx.analysis.device import benchmarks, operators, savings, short
 from trecx.deploy.records import DeviceRecord
-from trecx.report.style import OURS, PLAIN
+from trecx.report.style import OURS, PLAIN, labelled
 
 LATER, OTHER = "#B8B8B8", "#C44E00"
 SHOWN = ("trecx_ev", "nested")  # methods whose memory is shown beside the baseline's, and cascades'
@@ -39,10 +39,7 @@ def _rows(ax: Axes, labels: Sequence[str]) -> None:
 
 def _legend(figure: Figure, axes: Sequence[Axes], columns: int = 2) -> None:
     """One legend below, every label once."""
-    handles: dict[str, Any] = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
+    handles = labelled(*axes)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
 
 

@@ -19,7 +19,7 @@ from trecx.experiments.records import Record, mean_accuracy, temperatures
 from trecx.experiments.robustness import RobustnessRecord, summary
 from trecx.models.methods import label_of, method_of
 from trecx.paper import paper
-from trecx.report.style import COLOURS, WAYS, style
+from trecx.report.style import COLOURS, WAYS, labelled, style
 from trecx.tasks import TASKS
 
 _PLACES = (  # looks of the places of an exit, from the input on
@@ -175,8 +175,7 @@ def curves_and_released(
         ax.set_ylim(bottom=max(ax.get_ylim()[0], target - LOWEST))
     for ax in axes[::-1, 0]:
         named = label_ends(ax, PANEL)
-        new = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        handles |= {name: handle for name, handle in new.items() if name not in named}
+        handles |= {name: handle for name, handle in labelled(ax).items() if name not in named}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 + (len(handles) < 7))
     return figure
 
@@ -417,12 +416,10 @@ def ways(benchmark: Benchmark, drop: float = 1) -> Figure:
 def all_ways(benchmarks: Mapping[str, Benchmark], drop: float = 1) -> Figure:
     """`ways` of several benchmarks, a panel each, one below the other, with a common legend; title -> benchmark."""
     figure, axes = _subplots(len(benchmarks), figsize=(5.4, 3.5 * len(benchmarks) + 0.8), squeeze=False)
-    handles: dict[str, Any] = {}
     for ax, (title, benchmark) in zip(axes[:, 0], benchmarks.items(), strict=True):
         _draw_ways(ax, benchmark, drop)
         ax.set_title(title)
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
+    handles = labelled(*axes[:, 0])
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2)
     return figure
 
@@ -487,7 +484,7 @@ def dots(frame: pd.DataFrame, xlabel: str) -> Figure:
     ax.set_xlabel(xlabel)
     ax.grid(axis="y", visible=False)
     if np.isfinite(printed).any():
-        handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        handles = labelled(ax)
         figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2)
     return figure
 

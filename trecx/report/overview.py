@@ -21,7 +21,7 @@ from trecx.experiments.results import gather, widened
 from trecx.paper import paper
 from trecx.paths import BOOK, ROOT
 from trecx.report import beyond as words
-from trecx.report.style import BEYOND, OURS, PLAIN, STYLES, setup
+from trecx.report.style import BEYOND, OURS, PLAIN, STYLES, labelled, setup
 
 FIRST = BOOK / "_static" / "savings.svg"  # the first page and the README show it; a test holds it against the records
 README = ROOT / "README.md"
@@ -66,9 +66,7 @@ def savings(frame: pd.DataFrame) -> Figure:
         ax.set(title=name, xlim=(-0.3, 4.2), ylim=(-8, 94))
     axes[0].set_ylabel("FLOPs saved (%)")
     axes[len(axes) // 2].set_xlabel("accuracy lost (points)")
-    handles: dict[str, Any] = {}
-    for ax in axes:
-        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    handles = labelled(*axes)
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles))
     return figure
 
@@ -151,7 +149,7 @@ def forest(findings: Iterable[Finding]) -> Figure:
         _forest_panel(ax, rows)
         ax.set_title(title, loc="left", fontsize=11.5)
         ax.set_xlabel(unit, fontsize=10, labelpad=1)
-    handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    handles = labelled(axes[0])
     figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3)
     return figure
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from matplotlib.axes import Axes
+
 from trecx.errors import TrecxError
 
 # T-RecX, networks without an early exit, and the best of all ways that go beyond the paper.
@@ -103,3 +105,11 @@ def style(method: str) -> dict[str, Any]:
     name = method_of(method).name
     variant = {} if method == name else {"linestyle": (0, (6, 1, 1, 1)), "markerfacecolor": "white"}
     return {**STYLES[name], **variant, "label": label_of(method)}
+
+
+def labelled(*axes: Axes) -> dict[str, Any]:
+    """What a common legend of panels holds: label -> handle, each label once."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    return handles
