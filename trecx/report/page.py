@@ -128,7 +128,7 @@ def show_table(
         body.append(f"<tr>{''.join(cells)}</tr>")
     label = html.escape(caption)
     table = (
-        f'<div class="trecx-scroll" role="region" tabindex="0" aria-label="Table: {label}">\n'
+        f'<div class="trecx-scroll" role="region" tabindex="0" aria-label="Table {name}: {label}">\n'
         f'<table class="sortable" aria-labelledby="table-{name}-caption">\n'
         f"<thead><tr>{''.join(head)}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>\n"
         f"{_csv_link(name, csv)}\n"
