@@ -60,9 +60,10 @@ def reservation(frame: pd.DataFrame, titles: Titles) -> str:
     return " ".join(said)
 
 
-def _once(row: Mapping[str, Any], before: str) -> str:
-    """What must stand beside a number that one training gave, with the words before it; else nothing."""
-    return f"{before}one training" if str(row["reached"]).endswith("of 1") else ""
+def _few(row: Mapping[str, Any], before: str) -> str:
+    """What must stand beside a number of too few trainings for an interval, with the words before it; else nothing."""
+    seeds = int(str(row["reached"]).rpartition(" ")[2])
+    return f"{before}{('one training', 'two trainings')[seeds - 1]}" if seeds < 3 else ""
 
 
 def _gain(row: Mapping[str, Any]) -> str:
@@ -73,7 +74,7 @@ def answer(frame: pd.DataFrame, titles: Titles, unit: str = "flops") -> str:
     """What is saved one point below our own networks: the best way of each benchmark, T-RecX, smaller networks."""
     rows = chosen(frame)
     each = listed(
-        f"{row['saved']:.1f} % on {titles[str(task)]} ({sizes_in_words(row['network'])}{_once(row, '; ')})"
+        f"{row['saved']:.1f} % on {titles[str(task)]} ({sizes_in_words(row['network'])}{_few(row, '; ')})"
         for task, row in rows.iterrows()
     )
     whole, paper, static = (mean(frame, way) for way in (CHOSEN, ROWS["trecx"], ROWS["static"]))
@@ -108,7 +109,7 @@ def _parameters(row: Mapping[str, Any], benchmark: Benchmark) -> float:
 def sentence(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> str:
     """The result for pages that only name it: savings, price, and where it is no better than a smaller network."""
     rows = chosen(frame)
-    each = listed(f"{row['saved']:.1f} % on {titles[str(task)]}{_once(row, ' in ')}" for task, row in rows.iterrows())
+    each = listed(f"{row['saved']:.1f} % on {titles[str(task)]}{_few(row, ' in ')}" for task, row in rows.iterrows())
     most = max(_parameters(rows.loc[task], here[str(task)]) for task in rows.index)
     worst = rows["worst case"].max()
     text = (
