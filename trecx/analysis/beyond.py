@@ -46,7 +46,8 @@ class Benchmark:
 
     def __init__(self, found: Results, unit: str = "flops") -> None:
         self.found, self.unit = found, unit
-        self.made = eligible(candidates(found))
+        self.candidates = candidates(found)
+        self.made = eligible(self.candidates)
         self.baseline = found.methods["baseline"]
         self.base = float(self.baseline[0].cost(unit)[-1])
         # seeds x samples: whether the unmodified network is right
@@ -108,8 +109,8 @@ class Saving:
 
     saved, given_up: (seeds,) percent of the baseline's cost, and points below its mean accuracy on test. reached: seeds
     that keep the accuracy on validation. known: variance of the mean from other samples. gain: accuracy above that of
-    networks without exits at the same cost, points. score: what it saves on validation. params, memory (bytes), worst
-    (percent): of the setting.
+    networks without exits at the same cost, points. score: what it saves on validation. record: of one of its networks.
+    worst: cost of a sample that goes through everything, percent of the baseline's.
     """
 
     network: str
@@ -119,8 +120,7 @@ class Saving:
     known: float
     gain: Interval
     score: float
-    params: int
-    memory: int
+    record: Record
     worst: float
 
     @property
@@ -128,13 +128,15 @@ class Saving:
         """Mean saving with its 95 % interval over seeds and samples."""
         return mean_of_means([self.saved], known=[self.known])
 
-    def row(self) -> dict[str, Any]:
-        """Columns of the table."""
+    def row(self, memory: bool = True) -> dict[str, Any]:
+        """Columns of the table; that of memory takes a second for each network."""
         mean = self.interval
         row: dict[str, Any] = {"network": self.network, "saved": mean.estimate, "low": mean.low, "high": mean.high}
         row |= {"given up": float(self.given_up.mean()), "reached": f"{self.reached} of {len(self.saved)}"}
         row |= {"gain": self.gain.estimate, "gain, low": self.gain.low, "gain, high": self.gain.high}
-        return row | {"parameters": self.params, "memory": self.memory / 1024, "worst case": self.worst}
+        row |= {"parameters": self.record.params}
+        row |= {"memory": peak_memory(self.record) / 1024} if memory else {}
+        return row | {"worst case": self.worst}
 
 
 def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving:
@@ -149,8 +151,7 @@ def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving
         _variance(here, val, test, drop),
         _gain(here, one, points, test),
         score,
-        one.records[0].params,
-        peak_memory(one.records[0]),
+        one.records[0],
         100 * float(one.records[0].cost(here.unit)[-1]) / here.base,
     )
 
@@ -251,8 +252,7 @@ def static_saving(here: Benchmark, drop: float) -> Saving | None:
         float(np.var(again)),
         _NONE,
         float(saved.mean()),
-        ends[0].records[0].params,
-        peak_memory(ends[0].records[0]),
+        ends[0].records[0],
         100 * float(ends[0].records[0].cost(here.unit)[-1]) / here.base,
     )
 
@@ -262,6 +262,7 @@ def savings(
     unit: str = "flops",
     here: Mapping[str, Benchmark] | None = None,
     drops: Sequence[float] | None = None,
+    memory: bool = True,
 ) -> pd.DataFrame:
     """What every way saves one point below our own baseline, and at its accuracy, with its price.
 
@@ -271,7 +272,8 @@ def savings(
     reached (seeds that keep the accuracy on validation), gain (accuracy in points above networks without exits at the
     same cost, paired, with its 95 % interval), parameters, memory (peak of the activations, KiB in int8), worst case
     (cost of a sample that goes through everything, percent of the baseline's). The rows of the mean end with that of
-    the chosen ways. `here`: `benchmarks` of the same results, if they are at hand; `drops`: some of DROPS.
+    the chosen ways. `here`: `benchmarks` of the same results, if they are at hand; `drops`: some of DROPS; `memory`:
+    with its column, which takes most of the time.
     """
     here = here or benchmarks(found, unit)
     rows = []
@@ -289,7 +291,7 @@ def savings(
             most = _most_saving(made[task])
             for way, line in made[task].items():
                 about = {"task": task, "drop": drop, "way": ROWS[way], "chosen": "yes" if way == most else ""}
-                rows.append(about | line.row())
+                rows.append(about | line.row(memory))
         rows += _means(made, drop)
     return pd.DataFrame(rows)
 
@@ -321,17 +323,22 @@ def _means(made: Mapping[str, Mapping[str, Saving]], drop: float) -> list[dict[s
     return rows
 
 
-def recommendations(found: Found, unit: str = "flops", losses: Sequence[float] = (0, 1, 2)) -> pd.DataFrame:
+def recommendations(
+    found: Found,
+    unit: str = "flops",
+    losses: Sequence[float] = (0, 1, 2),
+    here: Mapping[str, Benchmark] | None = None,
+) -> pd.DataFrame:
     """What to use when: `trecx.analysis.choice.recommend` for several losses, without and with a guarantee of 90 %.
 
     Columns: task, loss (points), guarantee, method, threshold, saved, low, high, accuracy, exit rate (percent),
-    parameters, worst case (percent of the baseline's cost).
+    parameters, worst case (percent of the baseline's cost). `here`: as in `savings`.
     """
     rows = []
-    for task, results in found.items():
+    for task, benchmark in (here or benchmarks(found, unit)).items():
         for loss in losses:
             for guarantee in (None, 0.9):
-                made = recommend(results, loss=loss, unit=unit, guarantee=guarantee)
+                made = recommend(benchmark.candidates, loss=loss, unit=unit, guarantee=guarantee)
                 row: dict[str, Any] = {"task": task, "loss": loss, "guarantee": "90 %" if guarantee else "none"}
                 row |= {"method": made.method, "threshold": made.threshold, "saved": 100 * made.saved}
                 row |= {"low": 100 * made.low, "high": 100 * made.high, "accuracy": 100 * made.accuracy}

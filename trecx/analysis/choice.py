@@ -140,7 +140,7 @@ class _Choice:
 
 
 def recommend(
-    found: Results,
+    found: Results | Sequence[Candidate],
     *,
     loss: float = 1.0,
     budget: float | None = None,
@@ -150,7 +150,7 @@ def recommend(
     """The candidate and threshold that save most on validation for a loss of accuracy, or are best for a budget.
 
     Args:
-        found: records of one task, see `trecx.experiments.results.alike`.
+        found: records of one task, see `trecx.experiments.results.alike`, or their `candidates`.
         loss: accuracy that may be lost against the unmodified network's mean over seeds, in points.
         budget: in place of a loss, mean cost of a sample in millions of `unit`: then the most accurate is chosen.
         unit: of costs, `flops` (keras-flops) or `macs`.
@@ -167,7 +167,7 @@ def recommend(
         raise TrecxError(f"guarantee {guarantee} is impossible: choose a probability between 0 and 1, such as 0.9")
     if guarantee is not None and budget is not None:
         raise TrecxError("a guarantee is about accuracy lost, not about a budget: give guarantee with loss")
-    made = candidates(found)
+    made = candidates(found) if isinstance(found, Results) else found
     # A choice among all families asks for an interval; only the unmodified network itself may have fewer seeds.
     kept = [made[0], *(one for one in made[1:] if len(one.records) >= min(SEEDS, len(made[0].records)))]
     base = made[0].records[0].cost(unit)[-1]

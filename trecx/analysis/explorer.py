@@ -21,7 +21,7 @@ from trecx.analysis.tables import cost_unit, pooled
 from trecx.analysis.wording import sizes_in_words
 from trecx.deploy.records import DeviceRecord
 from trecx.errors import TrecxError
-from trecx.evaluation.points import cheapest_thresholds, dearest_thresholds
+from trecx.evaluation.points import cheapest_thresholds, dearest_thresholds, point_at
 from trecx.evaluation.stats import paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
 from trecx.experiments.composed import Cascaded
@@ -336,10 +336,10 @@ def _points(one: Entry, base: _Baseline, thresholds: NDArray[np.float64]) -> dic
         for key, value in zip(("accuracy", "low", "high"), accuracy, strict=True):
             points[key].append(_rounded(value, 2))
         points["threshold"].append(_rounded(np.mean([t for _, t in at]), 4))
-        ends = [(at_thresholds(one.test[k], t), at_thresholds(one.val[k], t)) for k, t in at]
-        points["shares"] += _shares(np.mean([test.shares for test, _ in ends], axis=0))
-        points["val_shares"] += _shares(np.mean([val.shares for _, val in ends], axis=0))
-        points["val_accuracy"].append(_percent(np.mean([val.accuracy for _, val in ends])))
+        ends = [(point_at(one.test[k], t), point_at(one.val[k], t)) for k, t in at]
+        points["shares"] += _shares(np.mean([[test.shares] for test, _ in ends], axis=0))
+        points["val_shares"] += _shares(np.mean([[val.shares] for _, val in ends], axis=0))
+        points["val_accuracy"].append(_percent(float(np.mean([val.accuracy for _, val in ends]))))
     return points
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trecx.analysis.tables import Group, method_points
-from trecx.evaluation.points import chosen_point, operating_points
+from trecx.evaluation.points import chosen_point, paper_point
 from trecx.evaluation.stats import Interval, mean_of_means
 from trecx.paper import paper
 
@@ -70,15 +70,19 @@ def redrawn(groups: Group, task: str, resamples: int = 100, seed: int = 0) -> di
     rows: dict[tuple[str, str], list[list[float]]] = {way: [] for way in WAYS.values()}
     for _ in range(resamples):
         draws = [rng.integers(hits.shape[1], size=(hits.shape[1],)) for hits in base]
-        own = tuple(float(hits[:, draw].mean()) for hits, draw in zip(base, draws, strict=True))
-        references = {"own baseline": (own[0], own[1]), "paper's baseline": printed}
-        seeds = []
-        for pair in ours:
-            val, test = (trace.take(draw) for trace, draw in zip(pair, draws, strict=True))
-            frame = operating_points(test, cost, references, val=val, drops=(1,))
-            seeds.append(frame.set_index(["reference", "protocol"])["reduction"].astype(float))
+        own = [float(hits[:, draw].mean()) for hits, draw in zip(base, draws, strict=True)]
+        drawn = [[trace.take(draw) for trace, draw in zip(pair, draws, strict=True)] for pair in ours]
         for way, kept in rows.items():
-            kept.append([100 * saved[way] for saved in seeds])
+            kept.append([])
+            for val, test in drawn:
+                finals = val.final_accuracy, test.final_accuracy
+                wanted = {"own baseline": own, "paper's baseline": (printed, printed), "own final exit": finals}[way[0]]
+                chosen_on, target = (accuracy - 1 / 100 for accuracy in wanted)
+                if way[1] == "paper":
+                    point = paper_point(test, target, cost)
+                else:
+                    point = chosen_point(val, test, chosen_on, target, cost)
+                kept[-1].append(100 * point.reduction)
     return {way: np.array(kept) for way, kept in rows.items()}
 
 

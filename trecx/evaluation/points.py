@@ -47,14 +47,16 @@ def point_at(
     trace: Trace, threshold: float, baseline_cost: float = np.nan, protocol: str = "given", target: float = np.nan
 ) -> OperatingPoint:
     """Operating point of a threshold that was fixed beforehand."""
-    curve = at_thresholds(trace, [threshold])
+    exits = trace.leave(threshold)
+    right = np.count_nonzero(trace.correct[np.arange(len(exits)), exits])
+    shares = np.bincount(exits, minlength=len(trace.cost)) / len(exits)
     return OperatingPoint(
         protocol,
         float(target),
         float(threshold),
-        float(curve.accuracy[0]),
-        float(curve.cost[0]),
-        curve.shares[0],
+        right / len(exits),
+        float(shares @ trace.cost),
+        shares,
         float(baseline_cost),
         True,
     )

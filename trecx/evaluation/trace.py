@@ -6,6 +6,7 @@ exit rates are fractions; costs keep the unit they come in (FLOPs, MACs, ms).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -110,7 +111,34 @@ class Trace:
 
     def take(self, index: np.ndarray) -> "Trace":
         """The same network on the samples `index`, repeats allowed (for the bootstrap)."""
-        return Trace(self.scores[index], self.correct[index], self.cost, self.rule)
+        taken = Trace(self.scores[index], self.correct[index], self.cost, self.rule)
+        n = len(self.correct)
+        taken.__dict__["_source"] = self, np.bincount(np.arange(n)[index], minlength=n)
+        return taken
+
+    # Curves are read from samples in the order of their scores. What `take` draws has the order of the trace that it is
+    # drawn from, with a count for each sample, so that a bootstrap sorts once.
+    @cached_property
+    def _source(self) -> tuple["Trace", np.ndarray]:
+        """A trace whose order serves, and how often each of its samples is in this one (n,)."""
+        return self, np.ones(len(self.correct), dtype=int)
+
+    @cached_property
+    def _order(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of each early exit k: samples sorted by R_k, the highest score up to there; R_k; right at k less at k + 1."""
+        made = []
+        for k, best in enumerate(np.maximum.accumulate(self.scores, axis=1).T):
+            order = np.argsort(best)
+            swap = self.correct[order, k].astype(int) - self.correct[order, k + 1]
+            made.append((order.astype(np.int32), best[order], swap.astype(np.int8)))
+        return made
+
+    @cached_property
+    def _levels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every threshold that can change the routing, rising from 0 to 1, and which of them is R_k (n, K-1)."""
+        best = np.maximum.accumulate(self.scores, axis=1)
+        levels, place = np.unique(np.append(best.ravel(), [0.0, 1.0]), return_inverse=True)
+        return levels, place[:-2].reshape(best.shape).astype(np.int32)
 
     def leave(self, threshold: float) -> np.ndarray:
         """Exit (n,), counted from 0, at which each sample leaves for this threshold (eq. 1)."""
@@ -155,19 +183,17 @@ def at_thresholds(trace: Trace, thresholds: ArrayLike) -> Curve:
     """
     thresholds = np.atleast_1d(_check_thresholds(thresholds))
     n, exits = trace.correct.shape
-    best = np.maximum.accumulate(trace.scores, axis=1)
+    source, counts = trace._source
     # A score equal to the threshold stays under `>` and leaves under `>=`.
     side: Literal["left", "right"] = "right" if trace.rule == ">" else "left"
     left = np.zeros((len(thresholds), exits + 1))  # samples that have left at exit k or before, k = 0 ... K
     left[:, exits] = n
     right = np.full(len(thresholds), np.count_nonzero(trace.correct[:, -1]))
-    for k in range(exits - 1):
-        order = np.argsort(best[:, k])
-        stay = np.searchsorted(best[order, k], thresholds, side=side)
-        left[:, k + 1] = n - stay
+    for k, (order, best, swap) in enumerate(source._order):
+        stay, times = np.searchsorted(best, thresholds, side=side), counts[order]
+        left[:, k + 1] = n - np.append(0, np.cumsum(times))[stay]
         # Who has left by exit k answers there rather than at k + 1; summed over k only the exit taken remains.
-        swap = trace.correct[order, k].astype(int) - trace.correct[order, k + 1]
-        right += np.append(np.cumsum(swap[::-1])[::-1], 0)[stay]
+        right += np.append(np.cumsum((times * swap)[::-1])[::-1], 0)[stay]
     shares = np.diff(left, axis=1) / n
     return Curve(thresholds, right / n, shares @ trace.cost, shares)
 
@@ -179,8 +205,11 @@ def benefit_curve(trace: Trace) -> Curve:
     are with the trace's rule) and the two ends are all. Threshold 1 under `>` sends every sample to the final exit.
     The curve has total accuracies (eq. 2) as fractions, mean costs (eq. 3) in the unit of the trace, and exit rates.
     """
-    best = np.maximum.accumulate(trace.scores, axis=1)
-    return at_thresholds(trace, np.unique(np.append(best.ravel(), [0.0, 1.0]))[::-1])
+    source, counts = trace._source
+    levels, place = source._levels
+    there = np.isin(levels, [0.0, 1.0])
+    there[place[counts > 0]] = True
+    return at_thresholds(trace, levels[there][::-1])
 
 
 def mean_line(

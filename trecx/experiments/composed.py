@@ -127,7 +127,7 @@ class Shortened(Record):
         kept = [*self._kept]
         return {k: v[:, kept] if "probs" in k else v for k, v in self.whole.predictions.items()}
 
-    @property
+    @cached_property
     def _kept(self) -> tuple[int, ...]:
         """Indices of the exits that are left, in the whole network's order, the end last."""
         taps = [*_parts(run_of(self.whole).design)[1]]

@@ -130,13 +130,21 @@ class Record:
             unit: `flops` (keras-flops, as the paper) or `macs`.
             rule: `>` or `>=`, the method's own by default.
         """
-        return Trace.from_log_probs(
-            self.predictions[f"{split}_log_probs"],
-            self.predictions[f"{split}_labels"],
-            self.cost(unit),
-            rule=rule or self.rule,
-            score=score,
-        )
+        key = split, score, unit, rule or self.rule
+        if key not in self._traces:
+            self._traces[key] = Trace.from_log_probs(
+                self.predictions[f"{split}_log_probs"],
+                self.predictions[f"{split}_labels"],
+                self.cost(unit),
+                rule=rule or self.rule,
+                score=score,
+            )
+        return self._traces[key]
+
+    @cached_property
+    def _traces(self) -> dict[tuple[str, str, str, str], Trace]:
+        """Those asked for so far: the same are looked at many times."""
+        return {}
 
     def accuracies(self, split: str = "test") -> NDArray[np.float64]:
         """Standalone accuracy of every exit, all samples through that exit, as fractions (exits,)."""

@@ -14,7 +14,7 @@ from trecx.models.heads import ConcatHead, DepthwiseExit, EarlyViewHead, ExitHea
 from trecx.models.layers import Channels, Flatten, MixedPool, separable
 from trecx.models.methods import ExitKind, FinalKind, Method, get_method
 from trecx.models.nested import nested_parts
-from trecx.models.network import EarlyExitNetwork, inference, stages
+from trecx.models.network import EarlyExitNetwork, inference, one_thread, stages
 from trecx.models.resolutions import resolution_parts
 from trecx.tasks import TASKS, Geometry, Init, get_task
 
@@ -235,7 +235,7 @@ def tap_shapes(backbone: nn.Sequential, input_shape: Shape) -> dict[str, Shape]:
 
 def output_shape(module: nn.Module, shape: tuple[int, ...]) -> Shape:
     """Shape, without the batch, that `module` makes of an input of `shape`; leaves mode and BN statistics alone."""
-    with inference(module):
+    with inference(module), one_thread():
         out: Tensor = module(torch.zeros(1, *shape))
     return tuple(out.shape[1:])  # type: ignore[return-value]
 

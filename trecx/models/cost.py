@@ -19,8 +19,9 @@ The memory of activations is `peak_activations`.
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 
 from trecx.models.build import tap_shapes
 from trecx.models.cascade import Cascade
-from trecx.models.network import EarlyExitNetwork, inference
+from trecx.models.network import EarlyExitNetwork, inference, one_thread
 
 with warnings.catch_warnings():
     # fvcore scripts a loss on import and traces the model; torch announces the end of both.
@@ -79,13 +80,8 @@ def _cost(counted: nn.Module, prefixes: Sequence[nn.Module], input_shape: tuple[
     """Parameters of `counted`, and the cost of each of `prefixes`."""
     params, trainable = parameters(counted)
     x = torch.zeros(1, *input_shape)
-    return Cost(
-        params=params,
-        trainable_params=trainable,
-        macs=tuple(count(prefix, x, MAC_RULES) for prefix in prefixes),
-        flops=tuple(count(prefix, x, KERAS_RULES) for prefix in prefixes),
-        fvcore=tuple(count(prefix, x, {}) for prefix in prefixes),
-    )
+    counts = [counted_as(prefix, x, CONVENTIONS) for prefix in prefixes]
+    return Cost(params, trainable, **{name: tuple(count[name] for count in counts) for name in CONVENTIONS})
 
 
 def parameters(module: nn.Module) -> tuple[int, int]:
@@ -134,7 +130,7 @@ def peak_activations(network: Network, input_shape: tuple[int, int, int]) -> int
         network: any early-exit network or cascade.
         input_shape: channels, height and width of an input.
     """
-    with inference(network):
+    with inference(network), one_thread():
         exported = torch.export.export(network, (torch.zeros(1, *input_shape),))
     inputs = {*exported.graph_signature.user_inputs}
     buffers: dict[Any, int] = {}  # node -> its buffer, by number; nodes of parameters alone have none
@@ -162,17 +158,37 @@ Rule = Callable[[list[Any], list[Any]], Counter[str] | float]
 
 def count(module: nn.Module, x: Tensor, rules: dict[str, Rule]) -> int:
     """Total of fvcore's analysis of `module` in inference mode on `x`, with `rules` by operator name on top."""
+    return counted_as(module, x, {"": rules})[""]
+
+
+def counted_as(module: nn.Module, x: Tensor, conventions: Mapping[str, dict[str, Rule]]) -> dict[str, int]:
+    """Name of a convention -> `count` under its rules; the module runs once for all of them."""
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    analysis = FlopCountAnalysis(module, x).set_op_handle(**rules)
+    analysis = _Analysis(module, x, conventions)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with one sample threads only wait for each other: four times as long on a busy machine
-    try:
-        with inference(module), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return round(analysis.total())
-    finally:
-        torch.set_num_threads(threads)
+    with inference(module), one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        counts = analysis.by_operator()
+    return {name: round(counts[name]) for name in conventions}
+
+
+class _Analysis(FlopCountAnalysis):
+    """fvcore's analysis under several conventions: what it reports by operator is by convention here."""
+
+    def __init__(self, module: nn.Module, x: Tensor, conventions: Mapping[str, dict[str, Rule]]) -> None:
+        super().__init__(module, x)
+        own = dict(self._op_handles)
+        for kind in {*own, *(kind for rules in conventions.values() for kind in rules)}:
+            taken = {name: rules.get(kind, own.get(kind)) for name, rules in conventions.items()}
+            self.set_op_handle(kind, partial(self._by_convention, {name: rule for name, rule in taken.items() if rule}))
+
+    @staticmethod
+    def _by_convention(rules: dict[str, Rule], inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for name, rule in rules.items():
+            found = rule(inputs, outputs)
+            counts[name] = sum(found.values()) if isinstance(found, Counter) else found  # type: ignore[assignment]
+        return counts
 
 
 # The rules of keras-flops. fvcore hands each the operator's inputs and outputs as traced values.
@@ -263,3 +279,4 @@ KERAS_RULES: dict[str, Rule] = {
     "aten::mul_": _map_elements,
     "aten::softmax": _softmax,
 }
+CONVENTIONS: dict[str, dict[str, Rule]] = {"macs": MAC_RULES, "flops": KERAS_RULES, "fvcore": {}}  # fields of `Cost`

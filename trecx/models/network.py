@@ -180,6 +180,17 @@ def inference(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside the block: with one sample more of them wait for each other, and for a busy machine long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _rows(x: Any, rows: Tensor) -> Any:
     """The given samples of a batch (N, C, H, W), in the memory layout they had: another one would slow what follows.
 

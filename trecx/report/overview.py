@@ -119,7 +119,7 @@ def first() -> tuple[pd.DataFrame, str]:
     """Rows of the first figure, and the README's sentence on what goes beyond the paper, from published records."""
     found = gather("published")
     here = beyond.benchmarks(widened("published", found))
-    best = beyond.savings({}, here=here, drops=(1,))
+    best = beyond.savings({}, here=here, drops=(1,), memory=False)
     return overview.savings(found, best=best), words.sentence(best, here, names(found))
 
 

@@ -1,4 +1,4 @@
-"""Reads TensorFlow checkpoints, in a process of its own: `python trecx/checkpoint.py OUT FOLDER...`.
+"""Reads TensorFlow checkpoints, in a process of its own: `python checkpoint.py OUT FOLDER...`.
 
 TensorFlow and the compiler that PyTorch loads before it trains crash each other within one process. So this file
 imports nothing of the package, and hands the arrays over in a file: OUT is an .npz with `NUMBER/LAYER/VARIABLE`.
