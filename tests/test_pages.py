@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trecx import paths
+from trecx import cli, paths
 from trecx.models import cost, methods
 from trecx.report import style
 from trecx.training import recipes
@@ -74,3 +74,30 @@ def test_hooks_and_lock_agree_on_versions() -> None:
     pinned = {repo["repo"].rpartition("/")[2]: repo["rev"] for repo in hooks["repos"] if "rev" in repo}
     for name, repository in (("ruff", "ruff-pre-commit"), ("nbstripout", "nbstripout")):
         assert f"\n{name}=={pinned[repository].removeprefix('v')} ;" in lock
+
+
+def test_the_command_line_prints_what_the_page_says(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a table is as wide as a terminal shows it, the page has what a terminal of that width prints."""
+    monkeypatch.setenv("COLUMNS", "200")
+    text = (paths.BOOK / "commands.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```console\n\$ python -m trecx ([^\n]*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(shown) == 3
+    for command, printed in shown:
+        cli.main(command.split())
+        said = capsys.readouterr()
+        assert (said.out + said.err).strip() == printed.strip(), command
+    named = set(re.findall(r"(?:python -m trecx |`)([a-z]+)", text))
+    assert set(cli._COMMANDS) <= named
+
+
+def test_files_that_the_text_names_are_there() -> None:
+    """Code moves; what pages say of its place must move with it."""
+    texts = [paths.ROOT / "README.md", paths.ROOT / "CONTRIBUTING.md", *paths.BOOK.glob("*.md")]
+    texts += paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")
+    named = re.compile(r"\b(?:trecx|benchmarks|notebooks|tests)/[A-Za-z0-9_./-]+\.(?:py|yaml|ipynb|md)\b")
+    found = {(text.name, name) for text in texts for name in named.findall(text.read_text(encoding="utf-8"))}
+    assert len(found) > 5
+    gone = {(text, name) for text, name in found if not (paths.ROOT / name).exists() and "_live" not in name}
+    assert not gone
