@@ -3,7 +3,6 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.NOTPARALLEL: # one notebook at a time, also under -j: the training inside uses every core
 .SUFFIXES:
 
 PROFILE ?= quick
@@ -161,10 +160,13 @@ book/notebooks/09_authors_checkpoints.ipynb: $(call records,reference)
 $(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(filter-out $(TWINS),$(EXECUTED))): \
   $(call records,$(ALL_RECORDS))
 
-# The live chapters after the first three find their trainings done. The page of networks and runs lists every run and
-# the run time of every page, so it comes last.
-$(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(TWINS)): \
-  | $(filter book/notebooks/01_% book/notebooks/02_% book/notebooks/03_%,$(TWINS))
+# `make -j2 book` runs two notebooks at a time, but one of those that train: a training uses every core. The live chapters
+# after the first three find their trainings done. The page of networks and runs lists every run and the run time of
+# every page, so it comes last.
+TRAINING := $(filter book/notebooks/01_% book/notebooks/02_% book/notebooks/03_%,$(TWINS))
+$(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(TWINS)): | $(TRAINING)
+$(filter book/notebooks/02_%,$(TRAINING)): | $(filter book/notebooks/01_%,$(TRAINING))
+$(filter book/notebooks/03_%,$(TRAINING)): | $(filter book/notebooks/02_%,$(TRAINING))
 book/notebooks/08_networks_and_runs.ipynb: _build/profile $(filter-out %/08_networks_and_runs.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
 
 # Always the whole book: a page that quotes a number of another page is not seen as changed otherwise (seconds).

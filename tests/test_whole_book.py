@@ -42,7 +42,7 @@ def build(folder: Path) -> None:
     write_small_data(folder / "data", SIZES)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRECX_", "MAKE"))}
     built = subprocess.run(
-        ["make", f"TRECX_PYTHON={sys.executable}", "book"],
+        ["make", f"TRECX_PYTHON={sys.executable}", "-j2", "book"],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -130,27 +130,41 @@ def peak_activations(network: Network, input_shape: tuple[int, int, int]) -> int
         network: any early-exit network or cascade.
         input_shape: channels, height and width of an input.
     """
-    with inference(network), one_thread():
-        exported = torch.export.export(network, (torch.zeros(1, *input_shape),))
-    inputs = {*exported.graph_signature.user_inputs}
-    buffers: dict[Any, int] = {}  # node -> its buffer, by number; nodes of parameters alone have none
-    size: list[int] = []
-    first: list[int] = []  # when each buffer is written
-    last: list[int] = []  # when it is read for the last time
-    for time, node in enumerate(exported.graph.nodes):
-        used = [buffers[source] for source in node.all_input_nodes if source in buffers]
-        if node.op == "output" or not (used or node.name in inputs):
-            continue
-        for buffer in used:
-            last[buffer] = time
-        if used and str(node.target).removeprefix("aten.").lstrip("_").startswith(_NO_BUFFER):
-            buffers[node] = used[0]
-            continue
-        buffers[node] = len(size)
-        size.append(node.meta["val"].numel())
-        first.append(time)
-        last.append(time)
+    x = torch.zeros(1, *input_shape)
+    with inference(network), one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch.jit.trace(network, x, check_trace=False, strict=False).inlined_graph
+    size, first, last = [x.numel()], [0], [0]  # of each buffer, and when it is written and read for the last time
+    # Value -> its buffer, by number, or a tuple of such for a list; those of parameters alone are not in it.
+    (given,) = (value for value in graph.inputs() if value.type().kind() == "TensorType")
+    held: dict[str, Any] = {given.debugName(): 0}
+    for time, node in enumerate(graph.nodes(), start=1):
+        inputs = tuple(held.get(value.debugName(), ()) for value in node.inputs())
+        outputs = [value.debugName() for value in node.outputs()]
+        operator = node.kind().split("::")[1].lstrip("_")
+        if operator.endswith("Construct"):
+            held[outputs[0]] = inputs
+        elif operator.endswith("Unpack"):
+            held |= zip(outputs, inputs[0], strict=True)
+        elif used := _flat(inputs):
+            for buffer in used:
+                last[buffer] = time
+            shape = node.output().type().sizes() if node.output().type().kind() == "TensorType" else None
+            if not shape:
+                continue  # a number, such as the size of a map
+            if operator.startswith(_NO_BUFFER):
+                held[outputs[0]] = next(entry for entry in inputs if entry != ())
+                continue
+            held[outputs[0]] = len(size)
+            size.append(prod(shape))
+            first.append(time)
+            last.append(time)
     return max(sum(s for s, a, b in zip(size, first, last, strict=True) if a <= now <= b) for now in first)
+
+
+def _flat(entry: Any) -> set[int]:
+    """The numbers in nested tuples."""
+    return {entry} if isinstance(entry, int) else set().union(*map(_flat, entry))
 
 
 Rule = Callable[[list[Any], list[Any]], Counter[str] | float]
