@@ -241,6 +241,11 @@ def test_the_first_figure_and_the_readme_are_of_the_records() -> None:
         assert card.text["Description"] == inside  # type: ignore[attr-defined]
     table = together.headline(found).set_index("threshold")
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    # What the first page and the README say in words.
+    (best,) = re.findall(r"saves ([\d.]+) %", sentence)
+    assert float(best) >= 2 * table.loc["chosen on validation; a miss saves nothing", "mean"]
+    for place in (paths.BOOK / "intro.md", overview.README):
+        assert "better ways of answering early save twice as much" in place.read_text(encoding="utf-8")
     for row in ("chosen on validation; a miss saves nothing", "no exit: a smaller network, chosen on validation"):
         assert "{mean:.1f} %".format(**table.loc[row]) in readme
         assert "[{low:.1f}, {high:.1f}]".format(**table.loc[row]) in readme

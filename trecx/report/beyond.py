@@ -113,10 +113,16 @@ def sentence(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles)
     most = max(_parameters(rows.loc[task], here[str(task)]) for task in rows.index)
     worst = rows["worst case"].max()
     text = (
-        f"Other ways of answering early, chosen on validation, save {percent(mean(frame))} for the same point "
-        f"({each}), for up to {most:.0f} % of the parameters and up to {worst:.0f} % of the FLOPs of one sample."
+        f"The best of other ways, chosen on validation, saves {percent(mean(frame))} for the same point: {each}. "
+        f"It stores up to {most:.0f} % of the parameters, and one sample costs up to {worst:.0f} % of the FLOPs."
     )
     return f"{text} {reservation(frame, titles)}".strip()
+
+
+def ways(frame: pd.DataFrame, titles: Titles) -> str:
+    """The best way of each benchmark, as a sentence goes on."""
+    networks = {str(task): sizes_in_words(row["network"]) for task, row in chosen(frame).iterrows()}
+    return "; ".join(f"on {titles[task]}: {network}" for task, network in networks.items())
 
 
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
