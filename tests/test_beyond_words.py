@@ -72,8 +72,8 @@ def test_a_saving_stands_with_its_price() -> None:
     assert "up to 140 % of the parameters, and one sample costs up to 140 % of the FLOPs." in said
     assert beyond.means(frame) == "T-RecX 24.0 % [17.4, 30.1]"
     assert beyond.ways(frame, TITLES) == (
-        "on CIFAR-10: 5/8 of the filters first, then the baseline; "
-        "on Speech Commands: 5/8 of the filters first, then the baseline"
+        "on CIFAR-10 5/8 of the filters first, then the baseline; "
+        "on Speech Commands 5/8 of the filters first, then the baseline"
     )
 
 

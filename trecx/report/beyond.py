@@ -121,8 +121,9 @@ def sentence(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles)
 
 def ways(frame: pd.DataFrame, titles: Titles) -> str:
     """The best way of each benchmark, as a sentence goes on."""
-    networks = {str(task): sizes_in_words(row["network"]) for task, row in chosen(frame).iterrows()}
-    return "; ".join(f"on {titles[task]}: {network}" for task, network in networks.items())
+    networks = {titles[str(task)]: sizes_in_words(row["network"]) for task, row in chosen(frame).iterrows()}
+    names = {name: text[0].lower() + text[1:] if text[1:2].islower() else text for name, text in networks.items()}
+    return "; ".join(f"on {name} {network}" for name, network in names.items())
 
 
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
