@@ -71,10 +71,9 @@ def test_a_saving_stands_with_its_price() -> None:
     said = beyond.sentence(frame, HERE, TITLES)
     assert "up to 140 % of the parameters, and one sample costs up to 140 % of the FLOPs." in said
     assert beyond.means(frame) == "T-RecX 24.0 % [17.4, 30.1]"
-    assert beyond.ways(frame, TITLES) == (
-        "on CIFAR-10 5/8 of the filters first, then the baseline; "
-        "on Speech Commands 5/8 of the filters first, then the baseline"
-    )
+    table = beyond.use(frame, HERE, TITLES)
+    assert table.count("<tr>") == 3
+    assert "<td>smaller network first: 5/8 of the filters</td><td>40.0 %</td><td>140 %</td>" in table
 
 
 def test_a_number_of_one_or_two_trainings_says_so() -> None:

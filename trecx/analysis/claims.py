@@ -66,18 +66,18 @@ RULES = {
 }
 # What the claims are about, for running text.
 TOPICS = {
-    "C1": "counts",
+    "C1": "parameters and FLOPs",
     "C2": "accuracy of the unmodified networks",
     "C3": "a better final exit",
     "C4": "the saving one point below",
     "C5": "a saving at equal accuracy",
-    "C6": "early-view assistance",
-    "C7": "copying rather than joining",
-    "C8": "surer early exits",
-    "C9": "ahead of BranchyNet and SDN",
-    "C10": "the place of the exit",
-    "C11": "one more class",
-    "C12": "size in 8 bits",
+    "C6": "a gain by early-view assistance",
+    "C7": "copied weights rather than joined maps",
+    "C8": "a surer early exit by convolutions",
+    "C9": "a lead over BranchyNet and SDN",
+    "C10": "a loss from an exit nearer to the input",
+    "C11": "a loss from one more class",
+    "C12": "the size in 8 bits",
 }
 ON_COUNTS = ("C1", "C12")  # need no data
 CURVE_GAIN = "transfer minus no transfer, mean over the benefit curve"

@@ -1,5 +1,6 @@
 """The words of what goes beyond the paper: they hold whatever the numbers are."""
 
+import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -119,11 +120,19 @@ def sentence(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles)
     return f"{text} {reservation(frame, titles)}".strip()
 
 
-def ways(frame: pd.DataFrame, titles: Titles) -> str:
-    """The best way of each benchmark, as a sentence goes on."""
-    networks = {titles[str(task)]: sizes_in_words(row["network"]) for task, row in chosen(frame).iterrows()}
-    names = {name: text[0].lower() + text[1:] if text[1:2].islower() else text for name, text in networks.items()}
-    return "; ".join(f"on {name} {network}" for name, network in names.items())
+def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> str:
+    """What one would use for the fewest operations, a row a benchmark, with what it saves and its price (HTML)."""
+    rows = []
+    for task, row in chosen(frame).iterrows():
+        network = sizes_in_words(row["network"]).removesuffix(" first, then the baseline")
+        network = network[0].lower() + network[1:] if network[1:2].islower() else network
+        saved = percent(Interval(*row[["saved", "low", "high"]])) + _few(row, ", ")
+        price = [f"{_parameters(row, here[str(task)]):.0f} %", f"{row['worst case']:.0f} %"]
+        rows.append([titles[str(task)], f"{row['way']}: {network}", saved, *price])
+    head = ("benchmark", "what answers early", "FLOPs saved", "parameters", "dearest sample")
+    top = "".join(f"<th>{name}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows)
+    return f'<table class="table trecx-use"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
