@@ -43,12 +43,12 @@ MINUS = "\N{MINUS SIGN}"
     [
         ((BETTER, BETTER), ""),
         ((BETTER, ALIKE), "On Speech Commands the best way is not measurably better than networks without exits at "
-         f"the same cost (by +0.20 [{MINUS}0.30, +0.70] points)."),
+         f"the same cost (by +0.20 [{MINUS}0.30, +0.70] points of accuracy)."),
         ((WORSE, UNKNOWN), "On CIFAR-10 the best way is less accurate than networks without exits at the same cost "
-         f"(by {MINUS}1.00 [{MINUS}1.50, {MINUS}0.50] points). On Speech Commands the best way has not been "
-         "compared often enough with networks without exits at the same cost."),
+         f"(by {MINUS}1.00 [{MINUS}1.50, {MINUS}0.50] points of accuracy). On Speech Commands the best way has not "
+         "been compared often enough with networks without exits at the same cost."),
         ((ALIKE, ALIKE), "On CIFAR-10 and Speech Commands the best way is not measurably better than networks without "
-         f"exits at the same cost (by +0.20 [{MINUS}0.30, +0.70] and +0.20 [{MINUS}0.30, +0.70] points)."),
+         f"exits at the same cost (by +0.20 [{MINUS}0.30, +0.70] and +0.20 [{MINUS}0.30, +0.70] points of accuracy)."),
     ],
 )  # fmt: skip
 def test_where_it_is_not_better_is_said(gains: Any, said: str) -> None:

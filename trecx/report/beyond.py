@@ -55,7 +55,7 @@ def reservation(frame: pd.DataFrame, titles: Titles) -> str:
         at = [task for task, row in rows.iterrows() if against_static(row) == verdict]
         if at:
             gains = [_gain(rows.loc[task]) for task in at]
-            numbers = f" (by {listed(gains)} points)" if verdict != "unknown" else ""
+            numbers = f" (by {listed(gains)} points of accuracy)" if verdict != "unknown" else ""
             where = listed(titles[str(task)] for task in at)
             said.append(f"On {where} the best way {words} networks without exits at the same cost{numbers}.")
     return " ".join(said)
@@ -132,7 +132,7 @@ def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> s
     head = ("benchmark", "what answers early", "FLOPs saved", "parameters", "dearest sample")
     top = "".join(f"<th>{name}</th>" for name in head)
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows)
-    return f'<table class="table trecx-use"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<table class="table trecx-advice"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
