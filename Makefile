@@ -167,6 +167,10 @@ TRAINING := $(filter book/notebooks/01_% book/notebooks/02_% book/notebooks/03_%
 $(filter book/notebooks/04_% book/notebooks/05_% book/notebooks/06_%,$(TWINS)): | $(TRAINING)
 $(filter book/notebooks/02_%,$(TRAINING)): | $(filter book/notebooks/01_%,$(TRAINING))
 $(filter book/notebooks/03_%,$(TRAINING)): | $(filter book/notebooks/02_%,$(TRAINING))
+ifeq ($(PROFILE),full) # then they train, too
+$(filter book/notebooks/05_%,$(TWINS)): | $(filter book/notebooks/04_%,$(TWINS))
+$(filter book/notebooks/06_%,$(TWINS)): | $(filter book/notebooks/05_%,$(TWINS))
+endif
 book/notebooks/08_networks_and_runs.ipynb: _build/profile $(filter-out %/08_networks_and_runs.ipynb,$(EXECUTED)) $(wildcard benchmarks/results.json)
 
 # Always the whole book: a page that quotes a number of another page is not seen as changed otherwise (seconds).

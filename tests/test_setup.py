@@ -1,6 +1,7 @@
 """Setting up: which Python is taken, what the lock holds, and that installation checks it."""
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -104,6 +105,19 @@ def test_the_same_pythons_are_named_everywhere() -> None:
     assert tests["jobs"]["tests"]["strategy"]["matrix"]["python"] == list(VERSIONS)
     text = "Python 3.11, 3.12 or 3.13"
     assert all(text in (paths.ROOT / name).read_text() for name in ("README.md", "Makefile", "book/rerun.md"))
+
+
+@pytest.mark.parametrize(("profile", "one_by_one"), [("quick", 3), ("full", 6)])
+def test_under_j_pages_that_train_run_one_after_the_other(profile: str, one_by_one: int) -> None:
+    command = ["make", "-pn", f"TRECX_PYTHON={sys.executable}", f"PROFILE={profile}", "book"]
+    rules = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"^book/notebooks/(\w+_live)\.ipynb:.*?(?: \| (.*))?$", rules, flags=re.MULTILINE)
+    before = {page: re.findall(r"(\w+_live)\.ipynb", rest) for page, rest in found}
+    pages = sorted(before)
+    assert len(pages) == 6
+    for earlier, page in itertools.pairwise(pages[:one_by_one]):
+        assert earlier in before[page]
+    assert all(set(pages[:3]) <= set(before[page]) for page in pages[3:])
 
 
 def test_folders_named_after_the_import_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
