@@ -195,6 +195,26 @@ def test_trace_from_log_probs():
     assert trace.take(np.array([1, 1])).final_accuracy == 1
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([">", ">="]))
+def test_a_drawn_trace_has_the_curve_of_its_samples(seed, exits, rule):
+    """Read from the order of the trace that it is drawn from, as if the samples were all there were."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 30))
+    scores = rng.integers(0, 6, (n, exits - 1)) / 5  # many ties
+    whole = tracing.Trace(scores, rng.random((n, exits)) < 0.6, np.arange(1.0, exits + 1), rule)
+    draw = rng.integers(0, n, n)
+    drawn = whole.take(draw)
+    alone = tracing.Trace(whole.scores[draw], whole.correct[draw], whole.cost, rule)
+    for made in (drawn, drawn.take(draw)):
+        other = alone if made is drawn else tracing.Trace(alone.scores[draw], alone.correct[draw], whole.cost, rule)
+        for field in ("thresholds", "accuracy", "cost", "shares"):
+            one, two = (getattr(tracing.benefit_curve(trace), field) for trace in (made, other))
+            assert_array_equal(one, two)
+            one, two = (getattr(tracing.at_thresholds(trace, [0.5, 0.2, 1.0]), field) for trace in (made, other))
+            assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

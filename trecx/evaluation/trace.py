@@ -207,7 +207,8 @@ def benefit_curve(trace: Trace) -> Curve:
     """
     source, counts = trace._source
     levels, place = source._levels
-    there = np.isin(levels, [0.0, 1.0])
+    there = np.zeros(len(levels), dtype=bool)
+    there[[0, -1]] = True  # thresholds 0 and 1
     there[place[counts > 0]] = True
     return at_thresholds(trace, levels[there][::-1])
 
