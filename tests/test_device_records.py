@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -292,3 +293,14 @@ def test_records_of_devices_and_only_those_make_the_chapter_run_again() -> None:
     assert "book/records/speech_commands/" not in of["07_microcontroller"]
     assert on_a_device in of["06_headline"]  # the explorer and claim C12
     assert on_a_device not in of["02_keyword_spotting"]
+
+
+def test_time_in_words_by_hand() -> None:
+    rows = {
+        "drop": [1, 1, 1, 0],
+        tables.LATENCY[0]: [20.0, 30.0, np.nan, 99.0],
+        tables.LATENCY[1]: [25.0, 29.0, 50.0, 0.0],
+    }
+    said = tables._timed(pd.DataFrame(rows))
+    assert "lies 2.0 points below that of the FLOPs on average over 2 networks, and at most 5.0 points from it." in said
+    assert tables._timed(pd.DataFrame({"drop": [1]})) == "No record holds it."
