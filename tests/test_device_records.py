@@ -304,3 +304,13 @@ def test_time_in_words_by_hand() -> None:
     said = tables._timed(pd.DataFrame(rows))
     assert "lies 2.0 points below that of the FLOPs on average over 2 networks, and at most 5.0 points from it." in said
     assert tables._timed(pd.DataFrame({"drop": [1]})) == "No record holds it."
+
+
+def test_the_call_of_a_stage_by_hand(tmp_path: Path) -> None:
+    """1.5 times the baseline's 0.2 ms, where FLOPs explain 1.02 times (1020 of 1000): 0.096 ms for one more stage."""
+    latency = {"samples": 9, "baseline_ms": 0.2, "full_ratio": 1.5, "points": []}
+    plain = write_device_record(tmp_path, [BASE], [1000], ALONE)
+    assert tables._calling([plain]) == ""
+    timed = write_device_record(tmp_path, [EARLY], [610, 410], CURVE, latency=latency)
+    said = tables._calling([plain, timed])
+    assert "takes 0.10 ms beside its arithmetic (median over 1 networks)" in said

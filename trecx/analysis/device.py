@@ -302,7 +302,7 @@ def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
     found["missed"] = f"{each[-1]:.1f} %"
     for row in sizes(records).dropna(subset="paper").to_dict("records"):
         found |= {"c12-saved": f"{row['saved']:.1f} %", "c12-paper": f"{row['paper']:.1f} %"}
-    found["latency"] = _timed(savings(records))
+    found["latency"] = " ".join(filter(None, (_timed(savings(records)), _calling(records))))
     main = {f"{method}-{what}" for method in (*ANSWERS, "cascade") for what in ("flops", "instructions", "given")}
     return dict(sorted(found.items(), key=lambda item: item[0].partition("-")[2] not in main))  # what matters first
 
@@ -318,6 +318,27 @@ def _timed(saved: pd.DataFrame) -> str:
         f"One point below the unmodified network, the share of the time that is saved lies {abs(less.mean()):.1f} "
         f"points {side} that of the FLOPs on average over {len(rows)} networks, and at most {less.abs().max():.1f} "
         "points from it."
+    )
+
+
+def _calling(records: Sequence[DeviceRecord]) -> str:
+    """What calling one more stage takes on a processor beside its arithmetic; empty where no record holds it.
+
+    A network with all its stages takes longer than the unmodified one by more than its FLOPs explain: by the calls.
+    """
+    more, whole = [], []
+    for record in records:
+        base, found = baselines(records).get(record.setting), record.manifest["latency"]
+        if found and base:
+            further = len(record.cost("flops")) - 1
+            arithmetic = record.cost("flops")[-1] / base.cost("flops")[-1]
+            more += [found["baseline_ms"] * (found["full_ratio"] - arithmetic) / further] if further else []
+            whole += [found["baseline_ms"]]
+    if not more:
+        return ""
+    return (
+        f"Calling one more stage takes {np.median(more):.2f} ms beside its arithmetic (median over {len(more)} "
+        f"networks), where a whole unmodified network takes {min(whole):.2f} to {max(whole):.2f} ms."
     )
 
 
