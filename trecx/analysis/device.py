@@ -314,10 +314,11 @@ def _timed(saved: pd.DataFrame) -> str:
         return "No record holds it."
     less = rows[LATENCY[1]] - rows[LATENCY[0]]
     side = "below" if less.mean() >= 0 else "above"
+    none = int((rows[LATENCY[0]] <= 0).sum())
     return (
-        f"One point below the unmodified network, the share of the time that is saved lies {abs(less.mean()):.1f} "
-        f"points {side} that of the FLOPs on average over {len(rows)} networks, and at most {less.abs().max():.1f} "
-        "points from it."
+        f"One point below the unmodified network, {none} of {len(rows)} networks save no time at all: the saved "
+        f"share of the time lies {abs(less.mean()):.1f} points {side} that of the FLOPs on average, and at most "
+        f"{less.abs().max():.1f} points from it."
     )
 
 
