@@ -147,7 +147,8 @@ def check_html(html: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy project, built: not to be changed, tests run in any order."""
     folder = tmp_path_factory.mktemp("project")
     write_project(folder)
     built = make(folder, "book")
@@ -157,6 +158,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "[1/1] 01_toy, source=quick" in built.stdout
     assert built.stdout.endswith("The book is ready: open _build/html/index.html, or run: make serve\n")
     return folder
+
+
+@pytest.fixture
+def project(built_once: Path, tmp_path: Path) -> Path:
+    """A copy of the built project, times of files included, to be changed at will."""
+    return Path(shutil.copytree(built_once, tmp_path / "project", symlinks=True))
 
 
 @pytest.mark.slow
@@ -244,8 +251,6 @@ def test_a_copy_is_no_page_and_stops_nothing(project: Path) -> None:
     pages = {path.name for path in (project / "_build/html").rglob("*.html")}
     assert {"method.html", "01_toy.html", "01_toy_live.html"} <= pages
     assert not {name for name in pages if "opy" in name or "draft" in name or "ntitled" in name}
-    for name in copies:
-        (project / name).unlink()
 
 
 @pytest.mark.slow
