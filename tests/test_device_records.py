@@ -265,6 +265,21 @@ def test_numbers_in_words_by_hand(early: Path) -> None:
     assert found["decision"] == "1.000 %"
 
 
+def test_of_several_networks_the_text_names_the_one_that_saves_most_on_validation(early: Path) -> None:
+    """Also where another saves more on test."""
+    for width, val, test in ((0.5, [0.9, 0.1], [0.2, 0.8]), (0.25, [0.6, 0.4], [0.7, 0.3])):
+        curve = {"thresholds": [0.5], "val": [0.88], "test": [0.88], "shares": [test], "val_shares": [val]}
+        write_device_record(early.parent, [replace(BASE, width=width), BASE], [100, 1000], curve)
+    found = tables.in_words(published())
+    assert found["kws-cascade-instructions"] == f"{100 * (1 - (110 + 0.8 * 1010) / 1000):.1f} %"
+    assert [tables.short(record) for record in published() if len(record.runs) > 1] == [
+        "Cascade, 1/4 of the filters first",
+        "Cascade, 1/2 of the filters first",
+    ]
+    taught = write_device_record(early.parent, [replace(BASE, width=0.5, teacher="baseline"), BASE], [100, 1000], curve)
+    assert tables.short(taught) == "Cascade, taught 1/2 of the filters first"
+
+
 @pytest.mark.parametrize("name", ["inference", "memory", "saved", "operations", "lost"])
 def test_figures_draw_what_the_records_hold(early: Path, name: str) -> None:
     write_device_record(early.parent, [BASE, replace(BASE, seed=1)], [10, 20], CURVE)
