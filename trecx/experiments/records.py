@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -202,7 +202,9 @@ def open_record(path: str | Path) -> Record:
 
 
 def _groups(root: Path) -> list[Path]:
-    """The folders of data sets in a tree of records."""
+    """The folders of data sets in a tree of records, none where there is no tree; OSError for a name that cannot be."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(root)  # from Python 3.13 on, `glob` is silent about a name that is too long
     return [group for group in sorted(root.glob("*")) if group.is_dir() and not group.name.startswith(".")]
 
 
