@@ -119,6 +119,34 @@ def test_everything_that_the_records_offer(found: Results) -> None:
     ]
 
 
+def test_a_smaller_network_goes_before_every_larger_one_that_is_complete(tmp_path: Path) -> None:
+    def seeds(method: str, width: float = 1.0) -> list[Record]:
+        return [write_record(Run("kws", method, seed=s, width=width), tmp_path) for s in range(2)]
+
+    found = Results(
+        "quick",
+        "kws",
+        methods={"baseline": seeds("baseline")[:1], "nested": seeds("nested"), "sdn": seeds("sdn")},
+        static={f"width {width:g}": seeds("baseline", width) for width in (0.75, 0.25)},
+    )
+    made = {one.label: one for one in candidates(found) if one.family == "cascade"}
+    assert {*made} == {
+        "width 0.75 first, then the baseline",
+        "width 0.75 first, then the nested network",
+        "width 0.25 first, then the baseline",
+        "width 0.25 first, then width 0.75",
+        "width 0.25 first, then the nested network",
+    }
+    three = made["width 0.25 first, then the nested network"]
+    narrow, nested = found.static["width 0.25"], found.methods["nested"]
+    assert [record.name for record in three.records] == [
+        cascade(a, b).name for a, b in zip(narrow, nested, strict=True)
+    ]
+    first = narrow[0].cost()[0]
+    np.testing.assert_array_equal(three.records[0].cost(), [first, *(first + nested[0].cost())])
+    assert len(made["width 0.25 first, then the baseline"].records) == 1  # the seeds that both have
+
+
 def by_hand(found: Results, loss: float, unit: str = "flops") -> tuple[str, float]:
     """The choice and its cost on validation, over every threshold that makes a difference."""
     baseline = found.methods["baseline"]
@@ -220,19 +248,20 @@ def test_records_that_are_held_against_each_other_are_trained_alike() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "least", "options"),
-    [("vww", 0.48, []), ("kws", 0.73, []), ("kws", 0.72, ["--guarantee", "0.9"]), ("vww", 0.0, ["--loss", "0"])],
+    [("vww", 0.48, []), ("kws", 0.77, []), ("kws", 0.75, ["--guarantee", "0.9"]), ("vww", 0.0, ["--loss", "0"])],
 )
 def test_recommendations_of_published_records(
     task: str, least: float, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two exits in a trunk that ends early save 49 %; a nested network 74 %, and 73 % with a guarantee."""
+    """Two exits in a trunk that ends early save 49 %; a narrow network before a nested one 78 %, 76 % guaranteed."""
     assert main(["recommend", "--task", task, *options, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert [*answer] == [*asdict(Recommendation("", 0, 0, 0, 0, 0, 0, 0, 0))]
     assert answer["saved"] >= least
     if (task, options) == ("kws", []):
-        assert answer["saved"] == pytest.approx(0.7398, abs=1e-4)
-        assert answer["method"] == "Nested"
+        assert answer["saved"] == pytest.approx(0.7786, abs=1e-4)
+        assert answer["method"] == "width 0.25 first, then the nested network"
+        assert answer["worst_case"] < 1
     assert answer["low"] <= answer["saved"] <= answer["high"]
 
 

@@ -5,6 +5,7 @@ A choice is made on means over seeds, with one threshold for all of them: it is 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,8 @@ def candidates(found: Results) -> list[Candidate]:
     """Everything that the records of one task offer, the unmodified network first.
 
     Networks with exits as they were trained; those with several exits also with fewer, or ending earlier; smaller
-    networks without exits; each of these in front of the unmodified network, seed by seed.
+    networks without exits; each of these in front of every larger one that is complete, the unmodified network and
+    nested ones included, seed by seed.
 
     Raises:
         TrecxError: no record of the unmodified network.
@@ -72,13 +74,25 @@ def candidates(found: Results) -> list[Candidate]:
             continue
         made.append(Candidate(label, _family(records[0]), records))
         made += _shortened(label, records)
-    for static in [one for one in made if one.family == "static" and one.records[0].method == "baseline"]:
-        shared = {record.seed for record in static.records} & {record.seed for record in baseline}
-        if shared:
-            both = [cascade(first, second) for first, second in pairs(static.records, baseline)]
-            first = static.label.removeprefix("Baseline, ")
-            made.append(Candidate(f"{first} first, then the baseline", "cascade", both))
+    smaller = [one for one in made if one.family == "static" and one.records[0].method == "baseline"]
+    larger = [made[0], *smaller, *(one for one in made if one.family == "nested")]
+    for first, second in product(smaller, larger):
+        if first.records[0].cost()[-1] < second.records[0].cost()[-1] and _seeds(first) & _seeds(second):
+            both = [cascade(*pair) for pair in pairs(first.records, second.records)]
+            label = f"{first.label.removeprefix('Baseline, ')} first, then {_then(second.label)}"
+            made.append(Candidate(label, "cascade", both))
     return made
+
+
+def _seeds(one: Candidate) -> set[int | None]:
+    return {record.seed for record in one.records}
+
+
+def _then(label: str) -> str:
+    """What the second network of a cascade is called behind 'then'."""
+    named = {"Baseline": "the baseline", "Nested": "the nested network"}
+    name, comma, more = label.partition(", ")
+    return more if name == "Baseline" and more else f"{named.get(name, name)}{comma}{more}"
 
 
 def _family(record: Record) -> str:
