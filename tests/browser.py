@@ -26,7 +26,9 @@ def browser(scripts: bool = True) -> Any:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     if not scripts:
         options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-    return selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    made = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    made.implicitly_wait(20)  # seconds that an element may take to appear: on a busy machine scripts come late
+    return made
 
 
 def axe() -> str:

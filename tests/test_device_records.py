@@ -278,6 +278,13 @@ def test_of_several_networks_the_text_names_the_one_that_saves_most_on_validatio
     ]
     taught = write_device_record(early.parent, [replace(BASE, width=0.5, teacher="baseline"), BASE], [100, 1000], curve)
     assert tables.short(taught) == "Cascade, taught 1/2 of the filters first"
+    three = {"thresholds": [0.5], "val": [0.88], "test": [0.88], "shares": [[0.5, 0.3, 0.2]]}
+    runs = [replace(BASE, width=0.25), replace(BASE, method="nested")]
+    before = write_device_record(early.parent, runs, [100, 200, 700], three)
+    assert tables.short(before) == "Cascade, 1/4 of the filters first, then nested"
+    found = tables.in_words(published())
+    assert found["kws-cascade-nested-worst"] == "103 %"
+    assert found["kws-cascade-instructions"] == f"{100 * (1 - (110 + 0.8 * 1010) / 1000):.1f} %"
 
 
 @pytest.mark.parametrize("name", ["inference", "memory", "saved", "operations", "lost"])

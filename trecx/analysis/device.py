@@ -10,6 +10,7 @@ from scipy.optimize import nnls
 from trecx.analysis.wording import sizes_in_words
 from trecx.deploy.records import DROPS, DeviceRecord
 from trecx.errors import TrecxError
+from trecx.models.methods import label_of
 from trecx.paper import paper
 
 LATENCY = ("latency", "FLOPs, same exits")  # columns of `savings`
@@ -39,7 +40,10 @@ def short(record: DeviceRecord) -> str:
         return record.label
     size = sizes_in_words(f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}")
     size = f"taught {size}" if first.teacher else size
-    return f"Cascade, {size} first" if len(record.runs) > 1 else f"{size}, no exit"
+    if len(record.runs) == 1:
+        return f"{size}, no exit"
+    then = "" if record.runs[1].method == "baseline" else f", then {label_of(record.runs[1].method).lower()}"
+    return f"Cascade, {size} first{then}"
 
 
 def benchmarks(records: Sequence[DeviceRecord]) -> dict[str, list[DeviceRecord]]:
@@ -269,8 +273,9 @@ def curve(record: DeviceRecord, unit: str = "instructions") -> pd.DataFrame:
 def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
     """What running text says of device records: name -> number with its unit.
 
-    `TASK-NETWORK-...` is of the setting in `benchmarks`, NETWORK the method or `cascade`: of several, the one that
-    saves most instructions on validation. Savings are one point below the baseline, thresholds as in `savings`.
+    `TASK-NETWORK-...` is of the setting in `benchmarks`, NETWORK the method, `cascade`, or `cascade-METHOD` of a second
+    network that is none without exits: of several, the one that saves most instructions on validation. Savings are one
+    point below the baseline, thresholds as in `savings`.
     """
     found: dict[str, str] = {}
     for group in benchmarks(records).values():
@@ -280,7 +285,7 @@ def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
         saved, task = savings(group), base.runs[0].task
         named: dict[str, DeviceRecord] = {}
         for record in (record for record in group if len(record.cost("flops")) > 1):
-            name = f"{task}-{record.runs[0].method if len(record.runs) == 1 else 'cascade'}"
+            name = "-".join([task, *_network(record)])
             named[name] = min(named.get(name, record), record, key=lambda r: _spent(r, base))
         for name, record in named.items():
             row = saved[(saved["network"] == record.label) & (saved["drop"] == 1)].iloc[0]
@@ -290,8 +295,8 @@ def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
                 found[f"{name}-first-{unit.lower()}"] = _percent(100 * cost[0] / cost[-1])
             given = 100 * base.accuracy("int8")[-1] - row["accuracy"]
             found[f"{name}-given"] = "not reached" if np.isnan(given) else f"{given:.2f} points"
-            worst = record.cost("instructions")[-1] / base.cost("instructions")[-1]
-            found[f"{name}-worst"] = f"{100 * worst:.0f} %"
+            for unit, key in (("instructions", "worst"), ("flops", "worst-flops")):
+                found[f"{name}-{key}"] = f"{100 * record.cost(unit)[-1] / base.cost(unit)[-1]:.0f} %"
             more = record.manifest["flash"]["total"] - base.manifest["flash"]["total"]
             found[f"{name}-flash"] = f"{more / 1e3:.1f} kB"
         lost = accuracies(group)["lost"].max()
@@ -311,6 +316,12 @@ def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
     found["latency"] = " ".join(filter(None, (_timed(savings(records)), _calling(records))))
     main = {f"{method}-{what}" for method in (*ANSWERS, "cascade") for what in ("flops", "instructions", "given")}
     return dict(sorted(found.items(), key=lambda item: item[0].partition("-")[2] not in main))  # what matters first
+
+
+def _network(record: DeviceRecord) -> list[str]:
+    """What the numbers of `in_words` are named by."""
+    first, *then = (run.method for run in record.runs)
+    return ["cascade", *(method for method in then if method != "baseline")] if then else [first]
 
 
 def _spent(record: DeviceRecord, base: DeviceRecord) -> float:
