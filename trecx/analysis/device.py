@@ -273,9 +273,9 @@ def curve(record: DeviceRecord, unit: str = "instructions") -> pd.DataFrame:
 def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
     """What running text says of device records: name -> number with its unit.
 
-    `TASK-NETWORK-...` is of the setting in `benchmarks`, NETWORK the method, `cascade`, or `cascade-METHOD` of a second
-    network that is none without exits: of several, the one that saves most instructions on validation. Savings are one
-    point below the baseline, thresholds as in `savings`.
+    `TASK-NETWORK-...` is of the setting in `benchmarks`, NETWORK the method, `METHOD-short` of a trunk that ends early,
+    `cascade`, or `cascade-METHOD` where the second network has exits: of several, the one that saves most instructions
+    on validation. Savings are one point below the baseline, thresholds as in `savings`.
     """
     found: dict[str, str] = {}
     for group in benchmarks(records).values():
@@ -320,8 +320,10 @@ def in_words(records: Sequence[DeviceRecord]) -> dict[str, str]:
 
 def _network(record: DeviceRecord) -> list[str]:
     """What the numbers of `in_words` are named by."""
-    first, *then = (run.method for run in record.runs)
-    return ["cascade", *(method for method in then if method != "baseline")] if then else [first]
+    first, *then = record.runs
+    if then:
+        return ["cascade", *(run.method for run in then if run.method != "baseline")]
+    return [first.method, *["short"] * bool(first.ends)]
 
 
 def _spent(record: DeviceRecord, base: DeviceRecord) -> float:
