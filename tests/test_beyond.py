@@ -1,6 +1,8 @@
 """What goes beyond the paper: the table of savings with its price, held against a second way to compute each cell."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +14,14 @@ from trecx.analysis.compare import interpolation
 from trecx.cli import main
 from trecx.evaluation.points import chosen_point
 from trecx.evaluation.stats import paired_difference
-from trecx.experiments.composed import peak_memory
+from trecx.experiments.composed import cascade, peak_memory
+from trecx.experiments.records import Record
 from trecx.experiments.results import Results, gather
+from trecx.experiments.runs import Run
 from trecx.report import catalogue, figures
 from trecx.report.style import WAYS
 
-from .small import write_results
+from .small import write_record, write_results
 
 pytestmark = pytest.mark.slow  # each builds every table of a benchmark from records
 
@@ -42,6 +46,37 @@ def test_the_straight_line_between_two_networks() -> None:
     assert interpolation([90, 88], 90).tolist() == [1, 0]
     assert interpolation([90, 91, 90], 89).tolist() == [0, 0, 1]
     assert interpolation([90], 89).tolist() == [1]
+
+
+def test_what_a_teacher_gives_is_held_against_a_taught_baseline(found: dict[str, Results], tmp_path: Path) -> None:
+    """Records are made anew: as the module's, but the small and the whole network were taught."""
+    assert beyond.equally_taught(found["kws"]) is None
+    assert beyond.taught(found).empty
+
+    def seeds(accuracy: float, number: int, **settings: Any) -> list[Record]:
+        runs = [Run("kws", "baseline", seed=s, **settings) for s in range(number)]
+        return [write_record(run, tmp_path, 240, accuracy) for run in runs]
+
+    plain, whole = seeds(0.85, 3), seeds(0.9, 2, teacher="baseline")
+    small, untaught = seeds(0.88, 3, teacher="baseline", width=0.5), seeds(0.86, 3, width=0.25)
+    variants = {"baseline, taught by the baseline": whole, "baseline, width 0.5, taught by the baseline": small}
+    results = Results("quick", "kws", {"baseline": plain}, static={"width 0.25": untaught}, variants=variants)
+    alone = beyond.equally_taught(results)
+    assert alone is not None
+    assert {tuple(r.name for r in records) for records in alone.named.values()} == {
+        tuple(r.name for r in records) for records in (whole, small)
+    }
+    (row,) = beyond.taught({"kws": results}).to_dict("records")
+    assert row["trainings"] == 2
+    assert row["network"] == "width 0.5, taught by the baseline first, then the baseline"
+    for key, records in (("taught", whole), ("untaught", plain)):
+        assert row[key] == pytest.approx(100 * np.mean([r.accuracies()[-1] for r in records]))
+    both = [cascade(a, b) for a, b in zip(small[:2], whole, strict=True)]
+    targets = [np.mean([r.accuracies(split)[-1] for r in whole]) - 0.01 for split in ("val", "test")]
+    points = [chosen_point(r.trace("val"), r.trace(), *targets, whole[0].cost()[-1]) for r in both]
+    assert row["saved"] == pytest.approx(np.mean([100 * p.reduction if p.reached else 0 for p in points]))
+    # Nobody is measured against an untaught network with a taught whole one behind it.
+    assert not [one.label for one in Benchmark(results).candidates if one.label.endswith("then taught by the baseline")]
 
 
 def test_every_way_has_a_row_on_every_task(table: pd.DataFrame) -> None:

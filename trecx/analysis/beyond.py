@@ -323,6 +323,36 @@ def _means(made: Mapping[str, Mapping[str, Saving]], drop: float) -> list[dict[s
     return rows
 
 
+def equally_taught(found: Results) -> Results | None:
+    """Of the records those that a trained baseline taught, the unmodified network among them; None without that."""
+    whole = found.variants.get("baseline, taught by the baseline")
+    if not whole:
+        return None
+    others = {k: v for k, v in found.variants.items() if v is not whole and v[0].run.get("teacher") == "baseline"}
+    return Results(found.sweep, found.task, {"baseline": whole}, variants=others, records=found.records)
+
+
+def taught(found: Found, unit: str = "flops") -> pd.DataFrame:
+    """Whether what a teacher gives is more than it gives the unmodified network: tasks on which that was taught, too.
+
+    Columns: task, trainings (of the taught unmodified network), untaught, taught (its accuracy on test in percent, mean
+    over seeds), network (the cascade of taught networks that validation chooses), saved (percent, one point below the
+    taught unmodified network), low, high (95 %), given up (points on test).
+    """
+    rows = []
+    for task, results in found.items():
+        alone = equally_taught(results)
+        here = Benchmark(alone, unit) if alone else None
+        best = here.best("cascade", 1) if here else None
+        if here and best:
+            accuracies = {"untaught": Benchmark(results, unit).test, "taught": here.test}
+            row: dict[str, Any] = {"task": task, "trainings": len(here.baseline)}
+            row |= {name: 100 * float(right.mean()) for name, right in accuracies.items()}
+            line = saving(here, best[0], 1, best[1]).row(memory=False)
+            rows.append(row | {name: line[name] for name in ("network", "saved", "low", "high", "given up")})
+    return pd.DataFrame(rows)
+
+
 def recommendations(
     found: Found,
     unit: str = "flops",

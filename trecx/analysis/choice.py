@@ -74,7 +74,9 @@ def candidates(found: Results) -> list[Candidate]:
             continue
         made.append(Candidate(label, _family(records[0]), records))
         made += _shortened(label, records)
+    whole = baseline[0].cost()[-1]
     smaller = [one for one in made if one.family == "static" and one.records[0].method == "baseline"]
+    smaller = [one for one in smaller if one.records[0].cost()[-1] < whole]
     larger = [made[0], *smaller, *(one for one in made if one.family == "nested")]
     for first, second in product(smaller, larger):
         if first.records[0].cost()[-1] < second.records[0].cost()[-1] and _seeds(first) & _seeds(second):

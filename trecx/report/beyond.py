@@ -137,6 +137,22 @@ def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> s
     return f'<table class="table trecx-advice"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
+def taught(frame: pd.DataFrame, titles: Titles) -> str:
+    """Rows of `trecx.analysis.beyond.taught` in words; empty without any."""
+    return " ".join(
+        f"On {titles[row['task']]} a trained network taught the small one. Taught in the same way, the unmodified "
+        f"network has {row['taught']:.2f} % of the answers right in place of {row['untaught']:.2f} % "
+        f"({_trainings(row['trainings'])}). One point below that, "
+        f"{sizes_in_words(row['network'].replace(', taught by the baseline', ''))}, both taught, saves "
+        f"{percent(Interval(*(row[name] for name in ('saved', 'low', 'high'))))}."
+        for row in frame.to_dict("records")
+    )
+
+
+def _trainings(number: int) -> str:
+    return f"{('one', 'two', 'three', 'four', 'five')[number - 1]} training{'s' * (number > 1)}"
+
+
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
     """Rows of `trecx.analysis.beyond.width_over_depth` in words."""
     known = frame[frame["exits"] > 0]
