@@ -68,7 +68,7 @@ def test_what_a_teacher_gives_is_held_against_a_taught_baseline(found: dict[str,
     }
     (row,) = beyond.taught({"kws": results}).to_dict("records")
     assert row["trainings"] == 2
-    assert row["network"] == "width 0.5, taught by the baseline first, then the baseline"
+    assert row["network"] == "width 0.5 first, taught by the baseline, then the baseline"
     for key, records in (("taught", whole), ("untaught", plain)):
         assert row[key] == pytest.approx(100 * np.mean([r.accuracies()[-1] for r in records]))
     both = [cascade(a, b) for a, b in zip(small[:2], whole, strict=True)]

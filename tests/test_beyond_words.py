@@ -142,7 +142,7 @@ def test_the_first_figure_names_the_best_way() -> None:
 
 
 def test_what_a_teacher_gives_in_words() -> None:
-    network = "width 0.5, taught by the baseline first, then the baseline"
+    network = "width 0.5 first, taught by the baseline, then the baseline"
     row = {"task": "ic", "trainings": 2, "untaught": 87.34, "taught": 88.0, "network": network}
     frame = pd.DataFrame([row | {"saved": 46.96, "low": np.nan, "high": np.nan, "given up": 1.0}])
     assert beyond.taught(frame, TITLES) == (

@@ -222,21 +222,21 @@ def test_every_number_of_the_running_text_is_known() -> None:
 def test_the_running_text_says_what_the_records_say() -> None:
     """What the sentences of the chapter claim beside their numbers."""
     records = published()
-    rows = tables.answer(records).set_index(["data", "network", "drop"])
-    kws, vww = (rows.loc[(data, "T-RecX", 1)] for data in ("Speech Commands v2", "Visual Wake Words"))
+    rows = tables.answer(records).set_index(["data", "network"])
+    kws, vww = (rows.loc[(data, "T-RecX")] for data in ("Speech Commands v2", "Visual Wake Words"))
     assert abs(kws["FLOPs"] - kws["instructions"]) < 1
     assert vww["FLOPs"] - vww["instructions"] > 5
-    assert np.isnan(rows.loc[("CIFAR-10", "T-RecX", 1)]["FLOPs"])
+    assert np.isnan(rows.loc[("CIFAR-10", "T-RecX")]["FLOPs"])
     (early,) = [r for r in records if r.setting[0] == "cifar10" and [run.method for run in r.runs] == ["trecx_ev"]]
     assert [row["threshold"] for row in early.manifest["float_thresholds"]] == [None, None]  # in float neither
-    assert rows.loc[("CIFAR-10", "T-RecX, no EV", 1)][["FLOPs", "instructions"]].is_monotonic_decreasing
+    assert rows.loc[("CIFAR-10", "T-RecX, no EV")][["FLOPs", "instructions"]].is_monotonic_decreasing
     for title, group in tables.benchmarks(records).items():
         base, trecx = group[0], next(r for r in group if [run.method for run in r.runs] == ["trecx_ev"])
         cascades = [r for r in group if len(r.runs) > 1]
         assert base.is_baseline
         assert trecx.manifest["ram"]["total"] < base.manifest["ram"]["total"]
         assert trecx.manifest["ram"]["planned"] >= base.manifest["ram"]["planned"]
-        at_one = rows.loc[title].xs(1, level="drop")["instructions"]
+        at_one = rows.loc[title]["instructions"]
         if cascades:
             assert at_one.idxmax().startswith("Cascade")
             dearest = max(group, key=lambda r: r.cost("instructions")[-1] / base.cost("instructions")[-1])
@@ -248,7 +248,7 @@ def test_the_running_text_says_what_the_records_say() -> None:
     )
     assert plain[0] < nested[0] < cascade[0]
     assert nested[1] > plain[1]
-    saved = rows.loc["Speech Commands v2"].xs(1, level="drop")["instructions"]
+    saved = rows.loc["Speech Commands v2"]["instructions"]
     assert abs(saved["Nested"] - saved["Cascade, 3/8 of the filters first"]) < 2
     assert tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])["lost"].max() <= 0.5
     assert tables.costs(records)["decision"].max() < 1

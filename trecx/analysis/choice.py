@@ -81,7 +81,8 @@ def candidates(found: Results) -> list[Candidate]:
     for first, second in product(smaller, larger):
         if first.records[0].cost()[-1] < second.records[0].cost()[-1] and _seeds(first) & _seeds(second):
             both = [cascade(*pair) for pair in pairs(first.records, second.records)]
-            label = f"{first.label.removeprefix('Baseline, ')} first, then {_then(second.label)}"
+            size, comma, more = first.label.removeprefix("Baseline, ").partition(", ")
+            label = f"{size} first{comma}{more}, then {_then(second.label)}"
             made.append(Candidate(label, "cascade", both))
     return made
 

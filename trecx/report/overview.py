@@ -63,7 +63,7 @@ def savings(frame: pd.DataFrame) -> Figure:
         for series, part in rows.groupby("series", sort=False):
             _series(ax, str(series), part)
         ax.axvline(1, color="#767676", linewidth=1, linestyle=":")
-        ax.set(title=name, xlim=(-0.3, 4.2), ylim=(-8, 94))
+        ax.set(title=name, xlim=(-0.3, 4.2), ylim=(-8, 106))
     axes[0].set_ylabel("FLOPs saved (%)")
     axes[len(axes) // 2].set_xlabel("accuracy lost (points)")
     handles = labelled(*axes)
