@@ -134,7 +134,8 @@ def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> s
     head = ("benchmark", "what answers early", "FLOPs saved", "parameters", "dearest sample")
     top = "".join(f"<th>{name}</th>" for name in head)
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows)
-    return f'<table class="table trecx-advice"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    table = f'<table class="table trecx-advice"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="trecx-scroll" role="region" tabindex="0" aria-label="What one would use">{table}</div>'
 
 
 def taught(frame: pd.DataFrame, titles: Titles) -> str:
