@@ -78,7 +78,7 @@ def too_wide(driver: Any) -> list[str]:
           .filter((box) => box.scrollWidth > box.clientWidth + 1)
           .map((box) => (box.ariaLabel || box.textContent).trim().slice(0, 60));
         const page = document.documentElement;
-        // On a phone `innerWidth` grows with a page that is too wide; the screen does not.
-        return page.scrollWidth > Math.min(window.innerWidth, screen.width) ? [...wide, "the page"] : wide;"""
+        // Not `innerWidth`: on a phone it grows with a page that is too wide.
+        return page.scrollWidth > page.clientWidth ? [...wide, "the page"] : wide;"""
     )
     return found

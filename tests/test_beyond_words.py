@@ -151,3 +151,17 @@ def test_what_a_teacher_gives_in_words() -> None:
         "first, then the baseline, both taught, saves 47.0 %."
     )
     assert beyond.taught(frame[:0], TITLES) == ""
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("width 0.625 first, then the baseline", "5/8 of the filters"),
+        ("width 0.5 first, taught by the baseline, then the baseline", "1/2 of the filters, taught by the baseline"),
+        ("width 0.25 first, then the nested network", "1/4 of the filters, then the nested network"),
+    ],
+)
+def test_what_one_would_use_is_named_in_few_words(network: str, said: str) -> None:
+    frame = saved(BETTER, BETTER)
+    frame.loc[frame["task"] == "ic", "network"] = network
+    assert f"<td>smaller network first: {said}</td>" in beyond.use(frame, HERE, TITLES)

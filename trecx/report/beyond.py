@@ -124,9 +124,7 @@ def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> s
     """What one would use for the fewest operations, a row a benchmark, with what it saves and its price (HTML)."""
     rows = []
     for task, row in chosen(frame).iterrows():
-        network = (
-            sizes_in_words(row["network"]).removesuffix(" first, then the baseline").replace(" first, then", ", then")
-        )
+        network = sizes_in_words(row["network"]).removesuffix(", then the baseline").replace(" first", "", 1)
         network = network[0].lower() + network[1:] if network[1:2].islower() else network
         saved = percent(Interval(*row[["saved", "low", "high"]])) + _few(row, ", ")
         price = [f"{_parameters(row, here[str(task)]):.0f} %", f"{row['worst case']:.0f} %"]
