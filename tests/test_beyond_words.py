@@ -150,6 +150,7 @@ def test_what_a_teacher_gives_in_words() -> None:
         "88.00 % of the answers right in place of 87.34 % (two trainings). One point below that, 1/2 of the filters "
         "first, then the baseline, both taught, saves 47.0 %."
     )
+    assert "(12 trainings)" in beyond.taught(frame.assign(trainings=12), TITLES)
     assert beyond.taught(frame[:0], TITLES) == ""
 
 

@@ -345,9 +345,9 @@ def taught(found: Found, unit: str = "flops") -> pd.DataFrame:
         here = Benchmark(alone, unit) if alone else None
         best = here.best("cascade", 1) if here else None
         if here and best:
-            accuracies = {"untaught": Benchmark(results, unit).test, "taught": here.test}
             row: dict[str, Any] = {"task": task, "trainings": len(here.baseline)}
-            row |= {name: 100 * float(right.mean()) for name, right in accuracies.items()}
+            for name, records in (("untaught", results.methods["baseline"]), ("taught", here.baseline)):
+                row[name] = 100 * float(np.mean([record.accuracies()[-1] for record in records]))
             line = saving(here, best[0], 1, best[1]).row(memory=False)
             rows.append(row | {name: line[name] for name in ("network", "saved", "low", "high", "given up")})
     return pd.DataFrame(rows)

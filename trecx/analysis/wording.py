@@ -20,9 +20,17 @@ def evidence_text(finding: Finding) -> str:
 
 def points_in_words(points: float) -> str:
     """A number of percentage points for running text: `one point`, `three points`."""
+    return _counted(points, "point")
+
+
+def trainings_in_words(number: int) -> str:
+    """A number of trainings for running text: `one training`, `12 trainings`."""
+    return _counted(number, "training")
+
+
+def _counted(number: float, thing: str) -> str:
     words: dict[float, str] = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
-    number = words.get(points, f"{points:g}")
-    return f"{number} point{'s' * (points != 1)}"
+    return f"{words.get(number, f'{number:g}')} {thing}{'s' * (number != 1)}"
 
 
 def share_in_words(percent: float) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from trecx.analysis.beyond import CHOSEN, ROWS, Benchmark, chosen
 from trecx.analysis.explorer import UNITS
-from trecx.analysis.wording import MINUS, sizes_in_words
+from trecx.analysis.wording import MINUS, sizes_in_words, trainings_in_words
 from trecx.evaluation.stats import Interval
 
 Titles = Mapping[str, str]  # task -> what its benchmark is called
@@ -64,7 +64,7 @@ def reservation(frame: pd.DataFrame, titles: Titles) -> str:
 def _few(row: Mapping[str, Any], before: str) -> str:
     """What must stand beside a number of too few trainings for an interval, with the words before it; else nothing."""
     seeds = int(str(row["reached"]).rpartition(" ")[2])
-    return f"{before}{('one training', 'two trainings')[seeds - 1]}" if seeds < 3 else ""
+    return f"{before}{trainings_in_words(seeds)}" if seeds < 3 else ""
 
 
 def _gain(row: Mapping[str, Any]) -> str:
@@ -141,15 +141,11 @@ def taught(frame: pd.DataFrame, titles: Titles) -> str:
     return " ".join(
         f"On {titles[row['task']]} a trained network taught the small one. Taught in the same way, the unmodified "
         f"network has {row['taught']:.2f} % of the answers right in place of {row['untaught']:.2f} % "
-        f"({_trainings(row['trainings'])}). One point below that, "
+        f"({trainings_in_words(row['trainings'])}). One point below that, "
         f"{sizes_in_words(row['network'].replace(', taught by the baseline', ''))}, both taught, saves "
         f"{percent(Interval(*(row[name] for name in ('saved', 'low', 'high'))))}."
         for row in frame.to_dict("records")
     )
-
-
-def _trainings(number: int) -> str:
-    return f"{('one', 'two', 'three', 'four', 'five')[number - 1]} training{'s' * (number > 1)}"
 
 
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
