@@ -1,7 +1,7 @@
 """Helpers for every test."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The whole book first: one worker builds it while the others do the rest."""
     items.sort(key=lambda item: "test_whole_book" not in item.nodeid)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the user's own records. No test sees it unasked: what passes must not rest on what lies there."""
+    own = paths.RECORDS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRECX_RECORDS", str(tmp_path_factory.mktemp("records")))
+        yield own
 
 
 @pytest.fixture(scope="session")

@@ -682,8 +682,11 @@ def test_smaller_inputs_are_trained_evaluated_and_counted(small_pictures: Datase
     assert evaluate(record)["accuracies"] == evaluate(record)["recorded"]
 
 
-def test_reference_weights_score_what_is_known_before_any_training() -> None:
+def test_reference_weights_score_what_is_known_before_any_training(
+    own_records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """85.3 % of the official test images at the final exit, with and without an early-view head."""
+    monkeypatch.setenv("TRECX_RECORDS", str(own_records))
     if not start.weights_of("mlperf_tiny").is_file() or not datasets.DATASETS["vww96"].path.is_file():
         pytest.skip("needs vww96 and the reference weights: run `python -m trecx reference PATH`")
     data = datasets.load("vww96")
