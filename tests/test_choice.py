@@ -128,13 +128,17 @@ def test_a_smaller_network_goes_before_every_larger_one_that_is_complete(tmp_pat
         "kws",
         methods={"baseline": seeds("baseline")[:1], "nested": seeds("nested"), "sdn": seeds("sdn")},
         static={f"width {width:g}": seeds("baseline", width) for width in (0.75, 0.25)},
+        variants={"baseline, width 1.25": seeds("baseline", 1.25)},
     )
+    assert [one.label for one in candidates(found) if one.family == "wider"] == ["Baseline, width 1.25"]
     made = {one.label: one for one in candidates(found) if one.family == "cascade"}
     assert {*made} == {
         "width 0.75 first, then the baseline",
+        "width 0.75 first, then width 1.25",
         "width 0.75 first, then the nested network",
         "width 0.25 first, then the baseline",
         "width 0.25 first, then width 0.75",
+        "width 0.25 first, then width 1.25",
         "width 0.25 first, then the nested network",
     }
     three = made["width 0.25 first, then the nested network"]

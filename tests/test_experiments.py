@@ -34,7 +34,7 @@ runs:
   - {seed: [0, 1], method: [baseline, trecx_ev, trecx_no_ev, trecx_no_transfer, trecx_concat, sdn]}
   - {seed: [0, 1], method: trecx_concat, w_early: 0.3}
   - {seed: [0, 1], method: [trecx_ev, trecx_no_ev], taps: [block1, block3]}
-  - {method: baseline, width: [0.75, 0.875]}
+  - {method: baseline, width: [0.75, 0.875, 1.25]}
   - {method: trecx_ev, w_early: [0.1, 0.8]}
   - {method: trecx_no_ev, w_early: 0.5}
   - {method: trecx_ev, w_early: 0.1, taps: block3}
@@ -90,7 +90,7 @@ def names(groups: Any) -> dict[Any, list[str]]:
 
 
 def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run], found: Results) -> None:
-    assert len(found.records) == len(sweep) == 32
+    assert len(found.records) == len(sweep) == 33
     assert {key: len(records) for key, records in found.methods.items()} == dict.fromkeys(
         ("baseline", "trecx_ev", "trecx_no_ev", "trecx_no_transfer", "trecx_concat", "sdn"), 2
     )
@@ -113,6 +113,7 @@ def test_every_run_is_in_the_group_of_what_was_varied(sweep: list[Run], found: R
         "trecx_no_ev, w = 0.5": ["kws-trecx_no_ev-w0.5-fast14-seed0"],
         "trecx_ev, w = 0.1, after block3": ["kws-trecx_ev-w0.1-tap-block3-fast14-seed0"],
         "trecx_ev, width 0.5": ["kws-trecx_ev-width0.5-fast14-seed0"],
+        "baseline, width 1.25": ["kws-baseline-width1.25-fast14-seed0"],
         "baseline, recipe paper": ["kws-baseline-paper36-seed0"],
     }
 
@@ -121,19 +122,19 @@ def test_a_run_without_a_record_is_named(sweep: list[Run], tmp_path: Path, monke
     first = Path(sweep[0].data) / sweep[0].name
     shutil.copytree(paths.PUBLISHED / first, tmp_path / first)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
-    said = f"31 of the 32 runs of sweep 'toy' have no published record, the first is {sweep[1].name}: run `python -m"
+    said = f"32 of the 33 runs of sweep 'toy' have no published record, the first is {sweep[1].name}: run `python -m"
     with pytest.raises(TrecxError, match=re.escape(said)):
         published("toy")
     shutil.rmtree(tmp_path / first)
-    with pytest.raises(TrecxError, match=r"32 of the 32 .* sweep toy --publish"):
+    with pytest.raises(TrecxError, match=r"33 of the 33 .* sweep toy --publish"):
         published("toy")
 
 
 def test_provenance_counts_trainings_and_hours(found: Results) -> None:
     rows, note = origin(found.records, "published")
-    assert len(rows) == 32
+    assert len(rows) == 33
     assert rows[0] == {"source": "published", "data": "speech_commands", "sha256": "abc", "seed": 0}
-    assert note == "32 trainings, 5.3 hours of one processor core together (a processor)."
+    assert note == "33 trainings, 5.5 hours of one processor core together (a processor)."
 
 
 def test_provenance_says_which_trainings_went_without_bfloat16(sweep: list[Run]) -> None:

@@ -24,6 +24,7 @@ from trecx.experiments.results import Results
 
 DROPS = (1, 0)  # points below the baseline's mean accuracy
 # Row of the table -> what it says. A row takes the best of its candidates on validation, T-RecX has one.
+NO_EXIT = ("baseline", "static", "wider")  # families of networks that answer once
 ROWS = {
     "trecx": "T-RecX",
     "static": "smaller network, no exit",
@@ -76,7 +77,7 @@ class Benchmark:
     @cached_property
     def scores(self) -> list[tuple[Candidate, dict[float, float]]]:
         """Every candidate that could be a row, with what it saves on validation."""
-        rows = [one for one in self.made if one.family not in ("baseline", "static")]
+        rows = [one for one in self.made if one.family not in NO_EXIT]
         return [(one, self.on_validation(one)) for one in rows]
 
     def best(self, row: str, drop: float) -> tuple[Candidate, float] | None:
@@ -435,7 +436,7 @@ def tried(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | Non
     for task, benchmark in (here or benchmarks(found, unit)).items():
         smaller, start = static_saving(benchmark, 1), len(rows)
         for one in benchmark.made:
-            if one.family in ("baseline", "static") or isinstance(one.records[0], Shortened):
+            if one.family in NO_EXIT or isinstance(one.records[0], Shortened):
                 continue
             traces = one.traces("val", benchmark.unit), one.traces("test", benchmark.unit)
             points, saved, lost = _chosen(benchmark, *traces, drop=1)

@@ -24,6 +24,7 @@ from trecx.models.methods import METHODS
 FAMILIES = {
     "baseline": "the unmodified network",
     "static": "a smaller network without exits",
+    "wider": "a wider network without exits",
     "trecx": "the paper's exit",
     "exits": "other exits in the trunk",
     "cascade": "a smaller network first",
@@ -59,8 +60,8 @@ def candidates(found: Results) -> list[Candidate]:
     """Everything that the records of one task offer, the unmodified network first.
 
     Networks with exits as they were trained; those with several exits also with fewer, or ending earlier; smaller
-    networks without exits; each of these in front of every larger one that is complete, the unmodified network and
-    nested ones included, seed by seed.
+    networks without exits; each of these in front of every larger one that is complete, the unmodified network, wider
+    ones and nested ones included, seed by seed.
 
     Raises:
         TrecxError: no record of the unmodified network.
@@ -77,7 +78,7 @@ def candidates(found: Results) -> list[Candidate]:
     whole = baseline[0].cost()[-1]
     smaller = [one for one in made if one.family == "static" and one.records[0].method == "baseline"]
     smaller = [one for one in smaller if one.records[0].cost()[-1] < whole]
-    larger = [made[0], *smaller, *(one for one in made if one.family == "nested")]
+    larger = [made[0], *smaller, *(one for one in made if one.family in ("wider", "nested"))]
     for first, second in product(smaller, larger):
         if first.records[0].cost()[-1] < second.records[0].cost()[-1] and _seeds(first) & _seeds(second):
             both = [cascade(*pair) for pair in pairs(first.records, second.records)]
@@ -102,7 +103,7 @@ def _family(record: Record) -> str:
     if record.method.startswith("nested"):
         return "nested"
     if len(record.cost()) == 1:
-        return "static"
+        return "wider" if record.run["width"] > 1 else "static"
     return "trecx" if record.method.startswith("trecx") else "exits"
 
 

@@ -232,7 +232,7 @@ def _group(found: Results, run: Run, first: Run) -> list[Record]:
         return found.places.setdefault(run.method, {}).setdefault("-".join(run.taps or ()), [])
     if [*settings] == ["frozen"]:
         return found.frozen.setdefault(run.method, [])
-    if run.method == "baseline" and [*settings] in (["width"], ["resolution"]):
+    if run.method == "baseline" and [*settings] in (["width"], ["resolution"]) and run.width <= 1:
         return found.static.setdefault(", ".join(settings.values()), [])
     if (run.method, *settings) == ("trecx_ev", "w_early") and run.w_early is not None:
         return found.weights.setdefault(run.w_early, [])
