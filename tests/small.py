@@ -67,8 +67,10 @@ def write_record(run: Run, root: Path, n: int = 48, accuracy: float | Sequence[f
         "checksum": "abc",
         "sizes": {"train": n, "val": n, "test": n},
     }
-    alone = identity(replace(run, teacher=""), "abc")  # a made-up network needs no trained teacher
-    manifest = alone | {"run": asdict(run), "cost": asdict(cost), "data": data, "seconds": 600.0}
+    recipe = "scratch" if run.start else run.recipe
+    alone = replace(run, teacher="", start="", frozen=False, recipe=recipe)  # a made-up network needs no trained one
+    manifest = identity(alone, "abc") | {"run": asdict(run), "recipe": asdict(run.resolved_recipe)}
+    manifest |= {"cost": asdict(cost), "data": data, "seconds": 600.0}
     manifest |= {"hardware": {"model": "a processor"}, "arithmetic": run.resolved_recipe.precision}
     folder = root / run.data / run.name
     folder.mkdir(parents=True)

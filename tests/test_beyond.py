@@ -79,6 +79,27 @@ def test_what_a_teacher_gives_is_held_against_a_taught_baseline(found: dict[str,
     assert not [one.label for one in Benchmark(results).candidates if one.label.endswith("then taught by the baseline")]
 
 
+def test_exits_that_are_trained_alone_are_held_against_the_end_of_their_trunk(tmp_path: Path) -> None:
+    def seeds(method: str, accuracy: float | list[float], **settings: Any) -> list[Record]:
+        runs = [Run("vww", method, "vww96", "finetune", seed=s, start="mlperf_tiny", **settings) for s in range(3)]
+        return [write_record(run, tmp_path, 240, accuracy) for run in runs]
+
+    whole = seeds("baseline", 0.8)
+    heads = seeds("sdn_fair", [0.6, 0.85, 0.9], frozen=True, taps=("layer4", "layer8"))
+    here = Benchmark(Results("quick", "vww", {"baseline": whole}, frozen={"sdn_fair": heads}))
+    (row,) = beyond.heads_alone({"vww": here}).to_dict("records")
+    ends = {split: float(np.mean([r.accuracies(split)[-1] for r in heads])) for split in ("val", "test")}
+    assert row["released"] == pytest.approx(100 * ends["test"])
+    assert row["trained"] == pytest.approx(100 * np.mean([r.accuracies()[-1] for r in whole]))
+    best = here.best("exits", 1)
+    assert best is not None
+    targets = ends["val"] - 0.01, ends["test"] - 0.01
+    traces = [(one.trace("val"), one.trace()) for one in best[0].records]
+    points = [chosen_point(*both, *targets, whole[0].cost()[-1]) for both in traces]
+    assert row["saved"] == pytest.approx(np.mean([100 * p.reduction if p.reached else 0 for p in points]))
+    assert not beyond.heads_alone({"vww": Benchmark(Results("quick", "vww", {"baseline": whole}))}).size
+
+
 def test_every_way_has_a_row_on_every_task(table: pd.DataFrame) -> None:
     ways = [title for way, title in beyond.ROWS.items() if way != "nested"]  # no such record here
     for drop in (5, 0):

@@ -99,7 +99,14 @@ def test_a_page_has_words_and_one_column_for_a_gain() -> None:
         ("width 0.625 first, then the baseline", "5/8 of the filters first, then the baseline"),
         ("resolution 64", "64 × 64 pixels"),
         ("Nested, widths 0.5, 0.75 inside", "Nested, 1/2 and 3/4 of the filters inside"),
-        ("SDN (published), ends after layer10", "SDN (published), ends after layer10"),
+        ("SDN (published), ends after layer10", "SDN (published), ends after layer 10"),
+        (
+            "SDN, after layer4-layer6-layer8, heads alone, exits after layer4, layer6 and layer8, ends after layer10",
+            "SDN, heads alone, exits after layers 4, 6 and 8, ends after layer 10",
+        ),
+        ("SDN, after layer4-layer8, ends after layer10, no exit", "SDN, ends after layer 10, no exit"),
+        ("T-RecX, exit after layer7", "T-RecX, exit after layer 7"),
+        ("T-RecX, w = 0.1, after block1-block3", "T-RecX, w = 0.1, after blocks 1 and 3"),
     ],
 )
 def test_sizes_in_words(label: str, words: str) -> None:
@@ -152,6 +159,17 @@ def test_what_a_teacher_gives_in_words() -> None:
     )
     assert "(12 trainings)" in beyond.taught(frame.assign(trainings=12), TITLES)
     assert beyond.taught(frame[:0], TITLES) == ""
+
+
+def test_exits_that_are_trained_alone_in_words() -> None:
+    row = {"task": "ic", "released": 85.04, "trained": 84.944, "saved": 51.66, "low": 26.7, "high": 76.6}
+    said = beyond.heads_alone(pd.DataFrame([row]), TITLES)
+    assert said.startswith(
+        "On CIFAR-10 the best exits are heads trained alone, on a trunk that stays as it was released."
+    )
+    assert "has 85.04 % of the answers right" in said
+    assert said.endswith("has 84.94 %. One point below the former the exits save 51.7 % [26.7, 76.6].")
+    assert beyond.heads_alone(pd.DataFrame(), TITLES) == ""
 
 
 @pytest.mark.parametrize(

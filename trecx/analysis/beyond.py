@@ -18,7 +18,7 @@ from trecx.analysis.compare import interpolation
 from trecx.evaluation.points import OperatingPoint, chosen_point
 from trecx.evaluation.stats import Interval, mean_of_means, paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import Shortened, peak_memory
+from trecx.experiments.composed import Shortened, peak_memory, shorten
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 
@@ -351,6 +351,26 @@ def taught(found: Found, unit: str = "flops") -> pd.DataFrame:
                 row[name] = 100 * float(np.mean([record.accuracies()[-1] for record in records]))
             line = saving(here, best[0], 1, best[1]).row(memory=False)
             rows.append(row | {name: line[name] for name in ("network", "saved", "low", "high", "given up")})
+    return pd.DataFrame(rows)
+
+
+def heads_alone(here: Mapping[str, Benchmark]) -> pd.DataFrame:
+    """Tasks whose best exits were trained alone, held against the end of the trunk that they leave as it was released.
+
+    Columns: task, released (accuracy there on test, percent, mean over seeds), trained (of our own unmodified network),
+    saved (percent, one point below the end of the released trunk), low, high (95 %), given up (points on test).
+    """
+    rows = []
+    for task, benchmark in here.items():
+        best = benchmark.best("exits", 1)
+        if not best or not best[0].records[0].run.get("frozen"):
+            continue
+        wholes = [r.whole if isinstance(r, Shortened) else r for r in best[0].records]
+        released = Results(task=task, methods={"baseline": [shorten(record, (), "") for record in wholes]})
+        against = Benchmark(released, benchmark.unit)
+        row = {"task": task, "released": 100 * against.test.mean(), "trained": 100 * benchmark.test.mean()}
+        line = saving(against, best[0], 1, best[1]).row(memory=False)
+        rows.append(row | {name: line[name] for name in ("saved", "low", "high", "given up")})
     return pd.DataFrame(rows)
 
 

@@ -41,13 +41,21 @@ def share_in_words(percent: float) -> str:
 def sizes_in_words(label: str) -> str:
     """The name of a setting with its sizes in words: '5/8 of the filters' for 'width 0.625'.
 
-    'resolution 64' is '64 × 64 pixels'; several widths, as a nested network has them, stay together.
+    'resolution 64' is '64 × 64 pixels', 'layer4 and layer8' 'layers 4 and 8'; several widths, as a nested network has
+    them, stay together. Of a network with fewer exits than it was trained with, those that it was trained with are left
+    out.
     """
 
     def filters(found: re.Match[str]) -> str:
         widths = [str(Fraction(width).limit_denominator(64)) for width in found[1].split(", ")]
         return f"{' and '.join(widths)} of the filters"
 
+    def stages(found: re.Match[str]) -> str:
+        *some, last = re.findall(r"\d+", found[0])
+        return f"{found[1]}s {', '.join(some)} and {last}" if some else f"{found[1]} {last}"
+
+    label = re.sub(r", after [^ ,]+(?=.*, (?:exits?|no exit)\b)", "", label)
+    label = re.sub(r"\b(layer|block|stack)\d+(?:(?:, |-| and )\1\d+)*", stages, label)
     label = re.sub(r"\bwidths? ((?:\d?\.?\d+)(?:, \d?\.?\d+)*)", filters, label)
     return re.sub(r"\bresolution (\d+)", r"\1 × \1 pixels", label)
 

@@ -164,7 +164,8 @@ def shortenings(record: Record) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def remainder(exits: Sequence[str], end: str) -> str:
     """What is left of a network, in words."""
-    kept = f"exits after {' and '.join(exits)}" if len(exits) > 1 else f"exit after {exits[0]}" if exits else "no exit"
+    *some, last = exits or ("",)
+    kept = f"exits after {', '.join(some)} and {last}" if some else f"exit after {last}" if last else "no exit"
     return f"{kept}, ends after {end}" if end else kept
 
 

@@ -148,6 +148,17 @@ def taught(frame: pd.DataFrame, titles: Titles) -> str:
     )
 
 
+def heads_alone(frame: pd.DataFrame, titles: Titles) -> str:
+    """Rows of `trecx.analysis.beyond.heads_alone` in words; empty without any."""
+    return " ".join(
+        f"On {titles[row['task']]} the best exits are heads trained alone, on a trunk that stays as it was released. "
+        f"To its end that has {row['released']:.2f} % of the answers right; our own unmodified network, all of it "
+        f"trained further, has {row['trained']:.2f} %. One point below the former the exits save "
+        f"{percent(Interval(*(row[name] for name in ('saved', 'low', 'high'))))}."
+        for row in frame.to_dict("records")
+    )
+
+
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
     """Rows of `trecx.analysis.beyond.width_over_depth` in words."""
     known = frame[frame["exits"] > 0]
