@@ -99,6 +99,7 @@ def test_a_page_has_words_and_one_column_for_a_gain() -> None:
         ("width 0.625 first, then the baseline", "5/8 of the filters first, then the baseline"),
         ("resolution 64", "64 × 64 pixels"),
         ("Nested, widths 0.5, 0.75 inside", "Nested, 1/2 and 3/4 of the filters inside"),
+        ("Nested, width 0.25 inside", "Nested, 1/4 of the filters inside"),
         ("SDN (published), ends after layer10", "SDN (published), ends after layer 10"),
         (
             "SDN, after layer4-layer6-layer8, heads alone, exits after layer4, layer6 and layer8, ends after layer10",

@@ -1,6 +1,6 @@
 """The runs of a sweep with their records, sorted by what was varied: what every chapter and table starts from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from trecx import paths
@@ -213,7 +213,7 @@ def settings_in_words(run: Run, first: Run) -> dict[str, str]:
         "extra_classes": f"{run.extra_classes} more class{'es' * (run.extra_classes > 1)}" if run.extra_classes else "",
         "epochs": f"{run.epochs} epochs" if run.epochs is not None else "",
         "frozen": "heads alone" if run.frozen else "",
-        "narrow": f"widths {', '.join(f'{width:g}' for width in run.narrow)} inside" if run.narrow is not None else "",
+        "narrow": _inside(run.narrow) if run.narrow is not None else "",
         "ends": f"ends after {run.ends}" if run.ends else "",
         "teacher": f"taught by the {run.teacher}" if run.teacher else "",
         "staged": "one exit after the other" if run.staged else "",
@@ -221,6 +221,10 @@ def settings_in_words(run: Run, first: Run) -> dict[str, str]:
         "recipe": f"recipe {run.recipe}" if run.recipe != first.recipe else "",
     }
     return {name: text for name, text in given.items() if text}
+
+
+def _inside(narrow: Sequence[float]) -> str:
+    return f"width{'s' * (len(narrow) > 1)} {', '.join(f'{width:g}' for width in narrow)} inside"
 
 
 def _group(found: Results, run: Run, first: Run) -> list[Record]:
