@@ -231,6 +231,7 @@ def test_the_running_text_says_what_the_records_say() -> None:
     assert [row["threshold"] for row in early.manifest["float_thresholds"]] == [None, None]  # in float neither
     assert rows.loc[("CIFAR-10", "T-RecX, no EV")][["FLOPs", "instructions"]].is_monotonic_decreasing
     for title, group in tables.benchmarks(records).items():
+        assert len({tables.short(record) for record in group}) == len(group)
         base, trecx = group[0], next(r for r in group if [run.method for run in r.runs] == ["trecx_ev"])
         cascades = [r for r in group if len(r.runs) > 1]
         assert base.is_baseline
@@ -250,7 +251,7 @@ def test_the_running_text_says_what_the_records_say() -> None:
     assert nested[1] > plain[1]
     saved = rows.loc["Speech Commands v2"]["instructions"]
     assert abs(saved["Nested"] - saved["Cascade, 3/8 of the filters first"]) < 2
-    assert tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])["lost"].max() <= 0.5
+    assert tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])["lost"].max() <= 1
     assert tables.costs(records)["decision"].max() < 1
 
 

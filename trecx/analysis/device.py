@@ -37,7 +37,8 @@ def short(record: DeviceRecord) -> str:
         return "Unmodified network"
     first = record.runs[0]
     if len(record.runs) == 1 and len(record.cost("flops")) > 1:
-        return f"{label_of(first.method)}, ends after {first.ends}" if first.ends else record.label
+        alone = ", heads alone" if first.frozen else ""
+        return f"{label_of(first.method)}{alone}, ends after {first.ends}" if first.ends else record.label
     size = sizes_in_words(f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}")
     size = f"taught {size}" if first.teacher else size
     if len(record.runs) == 1:
