@@ -251,7 +251,9 @@ def test_the_running_text_says_what_the_records_say() -> None:
     assert nested[1] > plain[1]
     saved = rows.loc["Speech Commands v2"]["instructions"]
     assert abs(saved["Nested"] - saved["Cascade, 3/8 of the filters first"]) < 2
-    assert tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])["lost"].max() <= 1
+    exits = tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])
+    (most,) = exits.index[exits["lost"] > 0.5]  # a first exit on 1 000 images; all others lose at most half a point
+    assert exits.loc[most, "lost"] <= 1
     assert tables.costs(records)["decision"].max() < 1
 
 

@@ -366,7 +366,7 @@ def heads_alone(here: Mapping[str, Benchmark]) -> pd.DataFrame:
         if not best or not best[0].records[0].run.get("frozen"):
             continue
         wholes = [r.whole if isinstance(r, Shortened) else r for r in best[0].records]
-        released = Results(task=task, methods={"baseline": [shorten(record, (), "") for record in wholes]})
+        released = Results(task=task, methods={"baseline": [shorten(record, ()) for record in wholes]})
         against = Benchmark(released, benchmark.unit)
         row = {"task": task, "released": 100 * against.test.mean(), "trained": 100 * benchmark.test.mean()}
         line = saving(against, best[0], 1, best[1]).row(memory=False)

@@ -38,6 +38,12 @@ def share_in_words(percent: float) -> str:
     return "half" if percent == 50 else f"{percent:g} %"
 
 
+def listed(words: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *some, last = words
+    return f"{', '.join(some)} and {last}" if some else last
+
+
 def sizes_in_words(label: str) -> str:
     """The name of a setting with its sizes in words: '5/8 of the filters' for 'width 0.625'.
 
@@ -51,8 +57,8 @@ def sizes_in_words(label: str) -> str:
         return f"{' and '.join(widths)} of the filters"
 
     def stages(found: re.Match[str]) -> str:
-        *some, last = re.findall(r"\d+", found[0])
-        return f"{found[1]}s {', '.join(some)} and {last}" if some else f"{found[1]} {last}"
+        numbers = re.findall(r"\d+", found[0])
+        return f"{found[1]}{'s' * (len(numbers) > 1)} {listed(numbers)}"
 
     label = re.sub(r", after [^ ,]+(?=.*, (?:exits?|no exit)\b)", "", label)
     label = re.sub(r"\b(layer|block|stack)\d+(?:(?:, |-| and )\1\d+)*", stages, label)

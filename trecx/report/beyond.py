@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from trecx.analysis.beyond import CHOSEN, ROWS, Benchmark, chosen
 from trecx.analysis.explorer import UNITS
-from trecx.analysis.wording import MINUS, sizes_in_words, trainings_in_words
+from trecx.analysis.wording import MINUS, listed, sizes_in_words, trainings_in_words
 from trecx.evaluation.stats import Interval
 
 Titles = Mapping[str, str]  # task -> what its benchmark is called
@@ -30,10 +30,8 @@ def percent(value: Interval, digits: int = 1) -> str:
     return text + (f" [{value.low:.{digits}f}, {value.high:.{digits}f}]" if np.isfinite(value.low) else "")
 
 
-def listed(words: Iterable[str]) -> str:
-    """`a, b and c`."""
-    *some, last = words
-    return f"{', '.join(some)} and {last}" if some else last
+def _saved(row: Mapping[str, Any]) -> Interval:
+    return Interval(*(row[name] for name in ("saved", "low", "high")))
 
 
 def against_static(row: Mapping[str, Any]) -> str:
@@ -126,7 +124,7 @@ def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> s
     for task, row in chosen(frame).iterrows():
         network = sizes_in_words(row["network"]).removesuffix(", then the baseline").replace(" first", "", 1)
         network = network[0].lower() + network[1:] if network[1:2].islower() else network
-        saved = percent(Interval(*row[["saved", "low", "high"]])) + _few(row, ", ")
+        saved = percent(_saved(row)) + _few(row, ", ")
         price = [f"{_parameters(row, here[str(task)]):.0f} %", f"{row['worst case']:.0f} %"]
         rows.append([titles[str(task)], f"{row['way']}: {network}", saved, *price])
     head = ("benchmark", "what answers early", "FLOPs saved", "parameters", "dearest sample")
@@ -143,7 +141,7 @@ def taught(frame: pd.DataFrame, titles: Titles) -> str:
         f"network has {row['taught']:.2f} % of the answers right in place of {row['untaught']:.2f} % "
         f"({trainings_in_words(row['trainings'])}). One point below that, "
         f"{sizes_in_words(row['network'].replace(', taught by the baseline', ''))}, both taught, saves "
-        f"{percent(Interval(*(row[name] for name in ('saved', 'low', 'high'))))}."
+        f"{percent(_saved(row))}."
         for row in frame.to_dict("records")
     )
 
@@ -154,7 +152,7 @@ def heads_alone(frame: pd.DataFrame, titles: Titles) -> str:
         f"On {titles[row['task']]} the best exits are heads trained alone, on a trunk that stays as it was released. "
         f"To its end that has {row['released']:.2f} % of the answers right; our own unmodified network, all of it "
         f"trained further, has {row['trained']:.2f} %. One point below the former the exits save "
-        f"{percent(Interval(*(row[name] for name in ('saved', 'low', 'high'))))}."
+        f"{percent(_saved(row))}."
         for row in frame.to_dict("records")
     )
 
