@@ -10,13 +10,14 @@ import pytest
 
 from trecx.analysis import beyond, together
 from trecx.analysis.beyond import Benchmark
+from trecx.analysis.choice import MIX
 from trecx.analysis.compare import interpolation
 from trecx.cli import main
 from trecx.evaluation.points import chosen_point
 from trecx.evaluation.stats import paired_difference
 from trecx.experiments.composed import cascade, peak_memory
 from trecx.experiments.records import Record
-from trecx.experiments.results import Results, gather
+from trecx.experiments.results import Results, alike, gather
 from trecx.experiments.runs import Run
 from trecx.report import catalogue, figures
 from trecx.report.style import WAYS
@@ -98,6 +99,44 @@ def test_exits_that_are_trained_alone_are_held_against_the_end_of_their_trunk(tm
     points = [chosen_point(*both, *targets, whole[0].cost()[-1]) for both in traces]
     assert row["saved"] == pytest.approx(np.mean([100 * p.reduction if p.reached else 0 for p in points]))
     assert not beyond.heads_alone({"vww": Benchmark(Results("quick", "vww", {"baseline": whole}))}).size
+
+
+def test_a_mixed_answer_keeps_a_share_of_the_one_before(found: dict[str, Results]) -> None:
+    """Each saving again from a network's own loop over samples; T-RecX has two exits, SDN four."""
+    here = Benchmark(found["kws"])
+    table = beyond.mixing({"kws": found["kws"]}).set_index(["drop", "way"])
+    wanted = here.val.mean() - 0.01
+    for way in ("trecx", "exits"):
+        best = here.best(way, 1)
+        assert best is not None
+        spent = []
+        for record in best[0].records:
+            probabilities = np.exp(record.predictions["val_log_probs"])
+            for k in range(1, probabilities.shape[1]):
+                probabilities[:, k] = 0.3 * probabilities[:, k - 1] + 0.7 * probabilities[:, k]
+            right = probabilities.argmax(2) == record.predictions["val_labels"][:, None]
+            cost = record.cost() + 36 * np.arange(probabilities.shape[1])  # of 12 classes
+            cheapest = here.base
+            for threshold in np.unique(probabilities.max(2)[:, :-1]):
+                leaves = [next((k for k, p in enumerate(row) if p > threshold), len(row)) for row in
+                          probabilities.max(2)[:, :-1]]  # fmt: skip
+                if np.mean([r[k] for r, k in zip(right, leaves, strict=True)]) >= wanted - 1e-9:
+                    cheapest = min(cheapest, cost[leaves].mean())
+            spent.append(cheapest)
+        assert table.loc[(1, beyond.ROWS[way]), "0.3"] == pytest.approx(100 * (1 - np.mean(spent) / here.base), abs=1)
+        assert table.loc[(1, beyond.ROWS[way]), "0"] == pytest.approx(best[1])
+    both, plain = (here.best("cascade", 1, mixed=mixed) for mixed in (True, False))
+    assert both is not None
+    assert plain is not None
+    row = table.loc[(1, beyond.ROWS["cascade"])]
+    assert both[1] == pytest.approx(max(row["0"], row["0.3"]))
+    assert plain[1] == pytest.approx(row["0"])
+
+
+def test_the_share_that_is_mixed_is_the_best_on_the_validation_images_of_cifar_10() -> None:
+    table = beyond.mixing({"ic": alike("ic")})
+    (row,) = table[(table["drop"] == 1) & (table["way"] == beyond.ROWS["cascade"])].to_dict("records")
+    assert max(beyond.SHARES, key=lambda share: row[f"{share:g}"]) == MIX
 
 
 def test_every_way_has_a_row_on_every_task(table: pd.DataFrame) -> None:
@@ -206,9 +245,9 @@ def test_one_way_of_a_task_is_chosen_on_validation(
 
 
 def test_what_was_tried_has_every_trained_setting(found: dict[str, Results]) -> None:
-    frame = beyond.tried(found)
+    frame, both = beyond.tried(found), "width 0.5 first, then the baseline"
     for _, rows in frame.groupby("task"):
-        assert sorted(rows["network"]) == ["SDN", "T-RecX", "width 0.5 first, then the baseline"]
+        assert sorted(rows["network"]) == ["SDN", "T-RecX", both, f"{both}, answers mixed"]
         assert rows["saved"].is_monotonic_decreasing
     paper = frame[(frame["task"] == "kws") & (frame["network"] == "T-RecX")].iloc[0]
     here = Benchmark(found["kws"])
@@ -238,6 +277,7 @@ def test_every_table_has_units_and_formats_for_columns_that_it_has(
     monkeypatch.setattr(catalogue, "show_table", lambda *args, **kwargs: None)
     frames = {"savings": table, "answers": beyond.answers(found), "recommendations": beyond.recommendations(found)}
     frames["tried"] = beyond.tried(found)
+    frames["mixing"] = beyond.mixing(found)
     for name, shown in catalogue.BEYOND.items():
         frame = frames[name]
         assert {*shown.units, *shown.formats} <= {*frame.columns}, name

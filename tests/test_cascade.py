@@ -27,9 +27,9 @@ def inputs(task: str, n: int = 16) -> torch.Tensor:
     return torch.randn(n, *TASKS[task].input_shape, generator=torch.Generator().manual_seed(1))
 
 
-def narrow_first(task: str, first: str = "baseline", second: str = "baseline") -> Cascade:
+def narrow_first(task: str, first: str = "baseline", second: str = "baseline", mix: float = 0.0) -> Cascade:
     torch.manual_seed(0)
-    return Cascade(build(task, first, width=0.5).eval(), build(task, second).eval())
+    return Cascade(build(task, first, width=0.5).eval(), build(task, second).eval(), mix=mix)
 
 
 def test_the_second_network_does_not_run_for_samples_that_leave_the_first() -> None:
@@ -47,13 +47,14 @@ def test_the_second_network_does_not_run_for_samples_that_leave_the_first() -> N
     assert set(samples_per_layer(network, x, 1.0).values()) == {len(x)}
 
 
+@pytest.mark.parametrize("mix", [0.0, 0.3])
 @pytest.mark.parametrize(
     ("first", "second", "rule"),
     [("baseline", "baseline", ">"), ("sdn", "trecx_ev", ">="), ("trecx_ev", "sdn", ">"), ("baseline", "sdn", ">=")],
 )
-def test_predict_leaves_where_the_trace_of_both_does(first: str, second: str, rule: str) -> None:
+def test_predict_leaves_where_the_trace_of_both_does(first: str, second: str, rule: str, mix: float) -> None:
     """Also at a threshold that is a score, where the two rules differ."""
-    network, x = narrow_first("kws", first, second), inputs("kws")
+    network, x = narrow_first("kws", first, second, mix), inputs("kws")
     assert network.rule == rule
     with torch.no_grad():
         log_probs = torch.stack([logits.log_softmax(1) for logits in network(x)], 1)
@@ -84,11 +85,33 @@ def test_both_networks_cost_is_paid_by_a_sample_that_goes_on() -> None:
     assert cost.params == parts[0].params + 24_908
 
 
+def test_the_second_network_keeps_a_share_of_the_first_answer() -> None:
+    """Its every exit: three tenths of the first network's softmax and seven of its own, on more samples than one run.
+
+    Mixing costs one FLOP a class for the share of the first and two for each exit behind it, of 12 classes here.
+    """
+    mixed, plain, x = narrow_first("kws", "baseline", "sdn", 0.3), narrow_first("kws", "baseline", "sdn"), inputs("kws")
+    x = x.repeat(7, 1, 1, 1) + 0.1 * torch.randn(112, *x.shape[1:], generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        first, *later = (logits.softmax(1) for logits in plain(x))
+        answers = [logits.softmax(1) for logits in mixed(x)]
+    expected = [first, *(0.3 * first + 0.7 * own for own in later)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(answers, expected, strict=True))
+    probabilities, taken = mixed.predict(x, 1.0)
+    assert taken.tolist() == [4] * len(x)
+    assert torch.allclose(probabilities, expected[-1], atol=1e-5)
+    costs = [measure(network, TASKS["kws"].input_shape) for network in (plain, mixed)]
+    assert np.subtract(costs[1].flops, costs[0].flops).tolist() == [0, 36, 60, 84, 108]
+    assert costs[0].macs == costs[1].macs
+
+
 def test_networks_of_different_tasks_make_no_cascade() -> None:
     with pytest.raises(TrecxError, match="the first has 10 classes, the second 12"):
         Cascade(build("ic", "baseline"), build("kws", "baseline"))
     with pytest.raises(TrecxError, match="unknown exit rule '<'"):
         Cascade(build("kws", "baseline"), build("kws", "baseline"), rule="<")  # type: ignore[arg-type]
+    with pytest.raises(TrecxError, match="mix 1 is impossible: choose a share from 0 to below 1"):
+        Cascade(build("kws", "baseline"), build("kws", "baseline"), mix=1)
 
 
 def test_smaller_pictures_are_those_that_training_makes() -> None:
@@ -207,8 +230,25 @@ def test_the_command_line_prints_the_curve_of_two_records(
     assert rows[0]["macs"] <= pair[0].cost("macs")[0] + pair[1].cost("macs")[-1]
 
 
-def test_a_recorded_cascade_has_a_network_with_its_costs(pair: tuple[Record, Record]) -> None:
-    made = cascade(*pair)
+def test_the_curve_of_two_records_may_mix_their_answers(
+    pair: tuple[Record, Record], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At threshold 1 the last exit's answer counts: half the first network's probabilities, half its own."""
+    first, second = (str(record.folder) for record in pair)
+    assert main(["curve", first, second, "--mix", "0.5", "--points", "2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    ends = [np.exp(record.predictions["test_log_probs"][:, -1].astype(float)) for record in pair]
+    right = (sum(ends).argmax(1) == pair[0].predictions["test_labels"]).mean()  # type: ignore[union-attr]
+    assert rows[0]["accuracy"] == pytest.approx(100 * right)
+    assert main(["curve", first, "--mix", "0.5"]) == 2
+    assert "give two records" in capsys.readouterr().err
+    assert main(["curve", first, second, "--mix", "1.5"]) == 2
+    assert "mix 1.5 is impossible: choose a share from 0 to below 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.3])
+def test_a_recorded_cascade_has_a_network_with_its_costs(pair: tuple[Record, Record], mix: float) -> None:
+    made = cascade(*pair, mix)
     network = network_of(made)
     assert isinstance(network, Cascade)
     cost = measure(network, TASKS["kws"].input_shape)

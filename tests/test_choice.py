@@ -109,10 +109,12 @@ def test_everything_that_the_records_offer(found: Results) -> None:
         "trecx": 1,
         "static": 1 + 4,  # SDN without exits, ending after any block or at the end
         "exits": 1 + 10,  # SDN whole, and its 14 shortenings but for those four
-        "cascade": 1,
+        "cascade": 2,  # the second network's answers as they are, and mixed
     }
     assert len({one.label for one in made}) == len(made)
-    (both,) = (one for one in made if one.family == "cascade")
+    both, mixed = (one for one in made if one.family == "cascade")
+    assert mixed.label == "width 0.5 first, then the baseline, answers mixed"
+    assert [record.manifest["run"]["mix"] for record in (*both.records, *mixed.records)] == [0, 0, 0, 0.3, 0.3, 0.3]
     assert both.label == "width 0.5 first, then the baseline"
     assert [r.name for r in both.records] == [
         cascade(a, b).name for a, b in zip(found.static["width 0.5"], found.methods["baseline"], strict=True)
@@ -132,7 +134,9 @@ def test_a_smaller_network_goes_before_every_larger_one_that_is_complete(tmp_pat
     )
     assert [one.label for one in candidates(found) if one.family == "wider"] == ["Baseline, width 1.25"]
     made = {one.label: one for one in candidates(found) if one.family == "cascade"}
-    assert {*made} == {
+    plain = {label for label in made if not label.endswith(", answers mixed")}
+    assert {*made} == plain | {f"{label}, answers mixed" for label in plain}
+    assert plain == {
         "width 0.75 first, then the baseline",
         "width 0.75 first, then width 1.25",
         "width 0.75 first, then the nested network",

@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("curve", "benefit curve of a record, or of a cascade of two: accuracy and mean cost by threshold")
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
     command.add_argument("second", metavar="RECORD", nargs="?", help="of the network that goes on where it is unsure")
+    command.add_argument("--mix", type=float, help="share of the first network's answer in the second's (default 0)")
     command.add_argument("--split", default="test", choices=["val", "test"], help="test by default")
     command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
@@ -222,7 +223,9 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
     record = open_record(options.record)
     if options.second:
-        record = cascade(record, open_record(options.second))
+        record = cascade(record, open_record(options.second), options.mix or 0.0)
+    elif options.mix is not None:
+        raise TrecxError("mix is a share of one network's answer in another's: give two records with it")
     trace = record.trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
     curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trecx.analysis.choice import FAMILIES, Candidate, candidates, eligible, recommend, thresholds
+from trecx.analysis.choice import FAMILIES, MIXED, Candidate, candidates, eligible, recommend, thresholds
 from trecx.analysis.compare import interpolation
 from trecx.evaluation.points import OperatingPoint, chosen_point
 from trecx.evaluation.stats import Interval, mean_of_means, paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import Shortened, peak_memory, shorten
+from trecx.experiments.composed import Cascaded, Shortened, cascade, peak_memory, shorten
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 
@@ -34,6 +34,7 @@ ROWS = {
 }
 CHOSEN = "chosen on each task"  # the row of the mean over the ways that validation chooses
 RESAMPLES = 100
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the answer before, that are tried where answers are mixed
 IN_TRUNK, COMPLETE = "exit in the trunk", "complete network"  # where an answer comes from
 WHOLE_STEPS = ("nested", "two_resolutions")  # methods whose early answers have the whole depth behind them
 
@@ -60,9 +61,8 @@ class Benchmark:
         rng, val, test = np.random.default_rng(0), self.val.shape[1], self.test.shape[1]
         return [(rng.integers(val, size=(val,)), rng.integers(test, size=(test,))) for _ in range(RESAMPLES)]
 
-    def on_validation(self, one: Candidate) -> dict[float, float]:
-        """Drop -> mean saving on validation, percent of the baseline's cost."""
-        traces = one.traces("val", self.unit)
+    def on_validation(self, traces: Sequence[Trace]) -> dict[float, float]:
+        """Drop -> mean saving, percent of the baseline's cost, of what each seed's network did on validation."""
         at = thresholds(traces)
         curves = [at_thresholds(trace, at) for trace in traces]
         saved: dict[float, float] = {}
@@ -78,12 +78,16 @@ class Benchmark:
     def scores(self) -> list[tuple[Candidate, dict[float, float]]]:
         """Every candidate that could be a row, with what it saves on validation."""
         rows = [one for one in self.made if one.family not in NO_EXIT]
-        return [(one, self.on_validation(one)) for one in rows]
+        return [(one, self.on_validation(one.traces("val", self.unit))) for one in rows]
 
-    def best(self, row: str, drop: float) -> tuple[Candidate, float] | None:
-        """The candidate of a row that saves most on validation, and how much; None without one."""
+    def best(self, row: str, drop: float, mixed: bool = True) -> tuple[Candidate, float] | None:
+        """The candidate of a row that saves most on validation, and how much; None without one.
+
+        `mixed`: also of those that mix their answers.
+        """
         families = {"exits": ("exits", "trecx")}.get(row, (row,))
         fitting = [(one, saved[drop]) for one, saved in self.scores if one.family in families]
+        fitting = [(one, saved) for one, saved in fitting if mixed or not one.label.endswith(MIXED)]
         if row == "trecx":
             paper = self.found.methods.get("trecx_ev")
             fitting = [(one, saved) for one, saved in fitting if one.records is paper]
@@ -372,6 +376,43 @@ def heads_alone(here: Mapping[str, Benchmark]) -> pd.DataFrame:
         line = saving(against, best[0], 1, best[1]).row(memory=False)
         rows.append(row | {name: line[name] for name in ("saved", "low", "high", "given up")})
     return pd.DataFrame(rows)
+
+
+def mixing(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | None = None) -> pd.DataFrame:
+    """What mixing the answers of an early exit and of those behind it saves on validation; nothing is trained for it.
+
+    Columns: task, drop (points below our own baseline), way, network (the one that validation chooses without mixing),
+    and one a share of SHARES: percent saved on validation where each answer keeps so much of the one before: in a
+    cascade, the second network's answers of the first network's last; in one network with several exits, every exit's
+    of the exit's before, which is mixed itself. `here`: as in `savings`.
+    """
+    rows: list[dict[str, Any]] = []
+    for task, benchmark in (here or benchmarks(found, unit)).items():
+        for drop in DROPS:
+            for way in (way for way in ROWS if way != "static"):
+                best = benchmark.best(way, drop, mixed=False)
+                if best is None:
+                    continue
+                row: dict[str, Any] = {"task": task, "drop": drop, "way": ROWS[way], "network": best[0].label}
+                for share in SHARES:
+                    traces = [_mixed(record, share, benchmark.unit) for record in best[0].records]
+                    row[f"{share:g}"] = benchmark.on_validation(traces)[drop]
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _mixed(record: Record, share: float, unit: str) -> Trace:
+    """What a network did on validation if each answer kept `share` of the one before."""
+    if isinstance(record, Cascaded):
+        return cascade(record.first, record.second, share).trace("val", unit=unit)
+    answers = np.exp(record.predictions["val_log_probs"])
+    for k in range(1, answers.shape[1]):
+        answers[:, k] = share * answers[:, k - 1] + (1 - share) * answers[:, k]
+    cost = record.cost(unit)
+    if share and unit == "flops":
+        cost = cost + 3 * answers.shape[2] * np.arange(len(cost))
+    right = answers.argmax(2) == record.predictions["val_labels"][:, None]
+    return Trace(np.clip(answers.max(2)[:, :-1], 0, 1), right, cost, record.rule)
 
 
 def recommendations(

@@ -30,6 +30,8 @@ FAMILIES = {
     "cascade": "a smaller network first",
     "nested": "a narrow network inside the whole one",
 }
+MIX = 0.3  # share of the first network's answer in those of the second, of cascades that mix, see `beyond.mixing`
+MIXED = ", answers mixed"  # ends their names
 SEEDS = 3  # fewer trainings show no interval: such a candidate is taken only where its family has no other
 
 _GRID = 1000  # thresholds that a choice is made among; with a guarantee, each is tried in turn
@@ -61,7 +63,8 @@ def candidates(found: Results) -> list[Candidate]:
 
     Networks with exits as they were trained; those with several exits also with fewer, or ending earlier; smaller
     networks without exits; each of these in front of every larger one that is complete, the unmodified network, wider
-    ones and nested ones included, seed by seed.
+    ones and nested ones included, seed by seed, once with the second network's answers as they are and once with MIX of
+    the first one's in them.
 
     Raises:
         TrecxError: no record of the unmodified network.
@@ -81,10 +84,11 @@ def candidates(found: Results) -> list[Candidate]:
     larger = [made[0], *smaller, *(one for one in made if one.family in ("wider", "nested"))]
     for first, second in product(smaller, larger):
         if first.records[0].cost()[-1] < second.records[0].cost()[-1] and _seeds(first) & _seeds(second):
-            both = [cascade(*pair) for pair in pairs(first.records, second.records)]
             size, comma, more = first.label.removeprefix("Baseline, ").partition(", ")
             label = f"{size} first{comma}{more}, then {_then(second.label)}"
-            made.append(Candidate(label, "cascade", both))
+            for mix, name in ((0.0, label), (MIX, label + MIXED)):
+                both = [cascade(*pair, mix) for pair in pairs(first.records, second.records)]
+                made.append(Candidate(name, "cascade", both))
     return made
 
 

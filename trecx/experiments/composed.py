@@ -18,9 +18,9 @@ from trecx.experiments import runs
 from trecx.experiments.records import Record
 from trecx.experiments.runs import Design, run_of
 from trecx.models.build import input_shape
-from trecx.models.cascade import Cascade, Resize, shortened
+from trecx.models.cascade import Cascade, Resize, mixed_flops, shortened
 from trecx.models.cost import Cost, Network, head_costs, parameters, peak_activations
-from trecx.models.network import EarlyExitNetwork
+from trecx.models.network import EarlyExitNetwork, check_mix
 from trecx.tasks import TASKS
 
 COUNTS = ("macs", "flops", "fvcore")  # of a manifest's cost, an entry an exit
@@ -32,11 +32,12 @@ class Cascaded(Record):
 
     first: Record
     second: Record
+    mix: float = 0.0
 
     @property
     def name(self) -> str:
         """Both names, the first network's first."""
-        return f"{self.first.name}, then {self.second.name}"
+        return f"{self.first.name}, then {self.second.name}" + f", mix {self.mix:g}" * bool(self.mix)
 
     @property
     def rule(self) -> str:
@@ -49,7 +50,11 @@ class Cascaded(Record):
         ours, theirs = self.first.manifest["cost"], self.second.manifest["cost"]
         cost = {key: ours[key] + theirs[key] for key in ("params", "trainable_params")}
         cost |= {key: [*ours[key], *(ours[key][-1] + value for value in theirs[key])] for key in COUNTS}
-        run = {"task": self.second.task, "method": "cascade", "seed": self.second.seed}
+        if self.mix:
+            own, exits = len(ours["flops"]), len(theirs["flops"])
+            more = [0] * own + mixed_flops(self.second.predictions["val_log_probs"].shape[2], exits)
+            cost["flops"] = [flops + mixing for flops, mixing in zip(cost["flops"], more, strict=True)]
+        run = {"task": self.second.task, "method": "cascade", "seed": self.second.seed, "mix": self.mix}
         seconds = self.first.seconds + self.second.seconds
         return {"run": run, "data": self.second.manifest["data"], "cost": cost, "seconds": seconds}
 
@@ -58,17 +63,24 @@ class Cascaded(Record):
         """As those of any record, the first network's exits first."""
         found = dict(self.second.predictions)
         for split in ("val", "test"):
-            both = [part.predictions[f"{split}_log_probs"] for part in (self.first, self.second)]
-            found[f"{split}_log_probs"] = np.concatenate(both, axis=1)
+            first, second = (part.predictions[f"{split}_log_probs"] for part in (self.first, self.second))
+            if self.mix:
+                second = np.logaddexp(first[:, -1:] + np.log(self.mix), second + np.log1p(-self.mix))
+            found[f"{split}_log_probs"] = np.concatenate([first, second], axis=1)
         return found
 
 
-def cascade(first: Record, second: Record) -> Cascaded:
+def cascade(first: Record, second: Record, mix: float = 0.0) -> Cascaded:
     """The cascade of two recorded networks, from their predictions on the same samples.
 
+    `mix` is the share that the first network's last answer has in every answer of the second, see
+    `trecx.models.cascade.Cascade`.
+
     Raises:
-        TrecxError: records of different tasks, data, classes, samples or order of samples, or one that is a cascade.
+        TrecxError: records of different tasks, data, classes, samples or order of samples, one that is a cascade, or an
+            impossible share.
     """
+    check_mix(mix)
     if several := [record.name for record in (first, second) if isinstance(record, Cascaded)]:
         raise TrecxError(f"{several[0]} is a cascade already: give two records of single networks")
     both = f"{first.name} and {second.name} make no cascade"
@@ -86,7 +98,7 @@ def cascade(first: Record, second: Record) -> Cascaded:
         classes = [record.predictions[f"{split}_log_probs"].shape[2] for record in (first, second)]
         if classes[0] != classes[1]:
             raise TrecxError(f"{both}: one has {classes[0]} classes, the other {classes[1]}, choose the same number")
-    return Cascaded(second.folder, first, second)
+    return Cascaded(second.folder, first, second, mix)
 
 
 @dataclass(frozen=True)
@@ -180,7 +192,7 @@ def network_of(record: Record, *, trained: bool = False) -> Network:
         first, second = (network_of(part, trained=trained) for part in parts)
         assert isinstance(first, EarlyExitNetwork)
         assert isinstance(second, EarlyExitNetwork)
-        return Cascade(first, second, (_resize(parts[0]), _resize(parts[1])))
+        return Cascade(first, second, (_resize(parts[0]), _resize(parts[1])), mix=record.mix)
     if isinstance(record, Shortened):
         whole = network_of(record.whole, trained=trained)
         assert isinstance(whole, EarlyExitNetwork)

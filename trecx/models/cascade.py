@@ -1,7 +1,7 @@
 """Networks made from trained ones, without training: two in a row, or one with fewer exits and an earlier end.
 
 A cascade runs a cheap network first and a dear one where that is unsure (big/little, Park et al. 2015; IDK cascades,
-Wang et al. 2017; committees, Wang et al. 2020). None of this is T-RecX.
+Wang et al. 2017; committees, Wang et al. 2020, whose members' answers are averaged). None of this is T-RecX.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trecx.errors import TrecxError, check_choice
 from trecx.models.heads import ConcatHead, ExitHead, FinalHead
 from trecx.models.methods import Rule
-from trecx.models.network import RULES, EarlyExitNetwork, inference, stages
+from trecx.models.network import RULES, EarlyExitNetwork, check_mix, inference, stages
 
 
 class Resize(nn.Module):
@@ -36,7 +36,7 @@ class Cascade(nn.Module):
     """Two complete networks as one: the second sees only the samples of which the first is not sure.
 
     Its exits are those of the first, the last of which is now an early one, and then those of the second. All that the
-    first network costs is paid by a sample that goes on; nothing that it computed is used again.
+    first network costs is paid by a sample that goes on; of what it computed, at most the answer is used again.
 
     Args:
         first: the cheap network, with early exits or without.
@@ -44,9 +44,10 @@ class Cascade(nn.Module):
         resize: what makes the first and the second network's input of the cascade's, if they see fewer pixels.
         rule: how a confidence must compare with the threshold at every exit; by default that of the first of the two
             that has early exits, `>` where neither has.
+        mix: the share that the first network's last answer has in every answer of the second, from 0 (none) to below 1.
 
     Raises:
-        TrecxError: networks with different numbers of classes, or an unknown rule.
+        TrecxError: networks with different numbers of classes, an unknown rule, or an impossible share.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Cascade(nn.Module):
         second: EarlyExitNetwork,
         resize: tuple[nn.Module | None, nn.Module | None] = (None, None),
         rule: Rule | None = None,
+        mix: float = 0.0,
     ) -> None:
         super().__init__()
         if first.num_classes != second.num_classes:
@@ -65,6 +67,8 @@ class Cascade(nn.Module):
         own: list[Rule] = [part.rule for part in (first, second) if part.num_exits > 1]
         self.rule: Rule = rule or (own[0] if own else ">")
         check_choice("exit rule", self.rule, RULES)
+        check_mix(mix)
+        self.mix = mix
         # Copies of the outermost object alone, so that the rule can be the cascade's: all weights are shared.
         self.first, self.second = copy.copy(first), copy.copy(second)
         self.first.rule = self.second.rule = self.rule
@@ -83,13 +87,31 @@ class Cascade(nn.Module):
     def forward(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         """Logits of every exit, the first network's first: (N, C, H, W) -> [(N, classes), ...].
 
-        `last` stops behind that exit (0 is the first); the cost report measures such prefixes.
+        `last` stops behind that exit (0 is the first). Where answers are mixed, the second network's logits are the
+        logarithms of the mixtures.
         """
+        if self.mix:
+            return [answer.log() for answer in self.answers(x, last)]
         own = self.first.num_exits
         if last is not None and last < own:
             return self.first(self.resize[0](x), last=last)
         later = None if last is None else last - own
         return [*self.first(self.resize[0](x)), *self.second(self.resize[1](x), last=later)]
+
+    def answers(self, x: Tensor, last: int | None = None) -> list[Tensor]:
+        """Softmax of every exit, mixed in the second network: (N, C, H, W) -> [(N, classes), ...].
+
+        `last` stops behind that exit (0 is the first); the cost report measures such prefixes.
+        """
+        own = self.first.num_exits
+        if last is not None and last < own:
+            return self.first.answers(self.resize[0](x), last)
+        before = self.first.answers(self.resize[0](x))
+        later = self.second.answers(self.resize[1](x), None if last is None else last - own)
+        if self.mix:
+            kept = self.mix * before[-1]
+            later = [kept + (1 - self.mix) * softmax for softmax in later]
+        return [*before, *later]
 
     def predict(self, x: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Classify with early exit: the second network does not run for a sample that has left the first.
@@ -110,9 +132,15 @@ class Cascade(nn.Module):
             sure = RULES[self.rule](probabilities.amax(1).double(), threshold)
             rest = ((taken == own - 1) & ~sure).nonzero()[:, 0]
             if len(rest):
-                probabilities[rest], later = self.second.predict(self.resize[1](x[rest]), threshold)
+                before = probabilities[rest] if self.mix else None
+                probabilities[rest], later = self.second.predict(self.resize[1](x[rest]), threshold, before, self.mix)
                 taken[rest] = later + own
         return probabilities, taken
+
+
+def mixed_flops(classes: int, exits: int) -> list[int]:
+    """Exit of the second network -> FLOPs of all mixing up to it: the share of the first, then two a class and exit."""
+    return [classes * (1 + 2 * (k + 1)) for k in range(exits)]
 
 
 class EarlyEnd(FinalHead):

@@ -6,7 +6,7 @@ included), both for one sample in inference:
 * `macs`: multiply-accumulates of convolutions and dense layers, nothing else.
 * `flops`: what keras-flops reports, the convention of the paper (its reference 54): 2 per MAC, 1 per
   output element of a bias, 2 per element and 6 per channel of batch norm, 1 per element of a residual
-  sum, the window per output of a pooling, 5 per class of a softmax; ReLU, slices, concatenation and
+  sum or product, the window per output of a pooling, 5 per class of a softmax; ReLU, slices, concatenation and
   resizing are free. Group, layer and instance norm take mean and variance from the sample itself, which
   TensorFlow counts as 4 per element (the mean 1, the variance 3); applying them is 2 per element, 3 per
   mean and variance, 3 per scale, which for batch norm makes its 6 per channel.
@@ -99,7 +99,7 @@ class Prefix(nn.Module):
         self.network, self.last = network, last
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        return [logits.softmax(1) for logits in self.network(x, last=self.last)]
+        return self.network.answers(x, self.last)
 
 
 class _Head(nn.Module):
@@ -252,10 +252,10 @@ def _sizes(value: Any) -> list[int]:
     return [size.toIValue() for size in value.node().inputs()]
 
 
-def _map_elements(inputs: list[Any], outputs: list[Any]) -> float:
-    """One per element of a feature map; sums of sizes, which the tracer also records, are no arithmetic."""
+def _elements(inputs: list[Any], outputs: list[Any]) -> float:
+    """One per element of maps or answers; sums of sizes, which the tracer also records, are no arithmetic."""
     out = get_shape(outputs[0])
-    return prod(out) if out is not None and len(out) == 4 else 0
+    return prod(out) if out is not None and len(out) >= 2 else 0
 
 
 def _softmax(inputs: list[Any], outputs: list[Any]) -> float:
@@ -287,10 +287,10 @@ KERAS_RULES: dict[str, Rule] = {
     "aten::linear": _dense,
     "aten::avg_pool2d": _pool,
     "aten::max_pool2d": _pool,
-    "aten::add": _map_elements,
-    "aten::add_": _map_elements,  # in place, as torchvision's networks add
-    "aten::mul": _map_elements,
-    "aten::mul_": _map_elements,
+    "aten::add": _elements,
+    "aten::add_": _elements,  # in place, as torchvision's networks add
+    "aten::mul": _elements,
+    "aten::mul_": _elements,
     "aten::softmax": _softmax,
 }
 CONVENTIONS: dict[str, dict[str, Rule]] = {"macs": MAC_RULES, "flops": KERAS_RULES, "fvcore": {}}  # fields of `Cost`

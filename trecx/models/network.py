@@ -23,6 +23,12 @@ RULES: dict[Rule, Callable[[Tensor, float], Tensor]] = {">": operator.gt, ">=": 
 AT_A_TIME = 100
 
 
+def check_mix(mix: float) -> None:
+    """TrecxError if this can be no share of one network's answer in another's."""
+    if not 0 <= mix < 1:
+        raise TrecxError(f"mix {mix} is impossible: choose a share from 0 to below 1")
+
+
 class EarlyExitNetwork(nn.Module):
     """A backbone whose stages run in order; after a tapped stage its exit head classifies.
 
@@ -71,7 +77,13 @@ class EarlyExitNetwork(nn.Module):
                     return logits
         return [*logits, self.final(x, early)]
 
-    def predict(self, x: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    def answers(self, x: Tensor, last: int | None = None) -> list[Tensor]:
+        """Softmax of every exit, cheapest first: (N, C, H, W) -> [(N, classes), ...]; `last` as in `forward`."""
+        return [logits.softmax(1) for logits in self(x, last=last)]
+
+    def predict(
+        self, x: Tensor, threshold: float, before: Tensor | None = None, mix: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         """Classify with early exit: a sample that is confident enough for `threshold` runs no further (eq. 1).
 
         A batch goes on with the samples that are left, so the time spent follows the exit rate.
@@ -80,21 +92,32 @@ class EarlyExitNetwork(nn.Module):
             x: inputs (N, C, H, W).
             threshold: confidence in [0, 1], one for all exits, that an early exit's largest softmax value must exceed
                 (reach, under the rule >=). 1 sends every sample to the final exit (those below 1, under >=).
+            before: answers (N, classes) that another network has given for the same samples, if one has.
+            mix: the share that they have in each answer, and so in its confidence.
 
         Returns:
             Softmax of the exit taken (N, classes), and the index of that exit (N,), 0 for the first.
 
         Raises:
-            TrecxError: threshold outside [0, 1].
+            TrecxError: threshold outside [0, 1], or an impossible share.
         """
         if not 0 <= threshold <= 1:
             raise TrecxError(f"threshold {threshold} is impossible: choose a confidence from 0 to 1")
+        check_mix(mix)
+        n = len(x) if x.is_cuda else AT_A_TIME
+        kept = [None] * len(x.split(n)) if before is None else (mix * before).split(n)
         with inference(self):
-            parts = [self._predict(rows, threshold) for rows in x.split(len(x) if x.is_cuda else AT_A_TIME)]
+            parts = [self._predict(*rows, threshold, 1 - mix) for rows in zip(x.split(n), kept, strict=True)]
         probabilities, taken = zip(*parts, strict=True)
         return torch.cat(probabilities), torch.cat(taken)
 
-    def _predict(self, x: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    def _predict(self, x: Tensor, kept: Tensor | None, threshold: float, own: float) -> tuple[Tensor, Tensor]:
+        """`kept`: what every answer starts from (N, classes); `own`: the share of the network's own softmax in it."""
+
+        def answer(logits: Tensor) -> Tensor:
+            softmax = logits.float().softmax(1)
+            return softmax if kept is None else kept[left] + own * softmax
+
         probabilities = torch.zeros(len(x), self.num_classes, device=x.device)
         taken = torch.full((len(x),), self.num_exits - 1, device=x.device)
         left = torch.arange(len(x), device=x.device)  # rows of the batch that are still running
@@ -104,7 +127,7 @@ class EarlyExitNetwork(nn.Module):
             if tap not in self.exits:
                 continue
             early, exit_logits = self.exits[tap](x)
-            softmax = exit_logits.float().softmax(1)
+            softmax = answer(exit_logits)
             leave = RULES[self.rule](softmax.amax(1).double(), threshold)  # double, as a trace compares
             probabilities[left[leave]] = softmax[leave]
             taken[left[leave]] = exit_index
@@ -115,7 +138,7 @@ class EarlyExitNetwork(nn.Module):
             if len(left) == 0:
                 break
         else:
-            probabilities[left] = self.final(x, early).float().softmax(1)
+            probabilities[left] = answer(self.final(x, early))
         return probabilities, taken
 
     @property

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trecx.analysis.beyond import CHOSEN, ROWS, Benchmark, chosen
+from trecx.analysis.beyond import CHOSEN, ROWS, SHARES, Benchmark, chosen
+from trecx.analysis.choice import MIX
 from trecx.analysis.explorer import UNITS
 from trecx.analysis.wording import MINUS, listed, sizes_in_words, trainings_in_words
 from trecx.evaluation.stats import Interval
@@ -122,7 +123,7 @@ def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> s
     """What one would use for the fewest operations, a row a benchmark, with what it saves and its price (HTML)."""
     rows = []
     for task, row in chosen(frame).iterrows():
-        network = sizes_in_words(row["network"]).removesuffix(", then the baseline").replace(" first", "", 1)
+        network = sizes_in_words(row["network"]).replace(", then the baseline", "").replace(" first", "", 1)
         network = network[0].lower() + network[1:] if network[1:2].islower() else network
         saved = percent(_saved(row)) + _few(row, ", ")
         price = [f"{_parameters(row, here[str(task)]):.0f} %", f"{row['worst case']:.0f} %"]
@@ -154,6 +155,28 @@ def heads_alone(frame: pd.DataFrame, titles: Titles) -> str:
         f"trained further, has {row['trained']:.2f} %. One point below the former the exits save "
         f"{percent(_saved(row))}."
         for row in frame.to_dict("records")
+    )
+
+
+def mixed(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> str:
+    """What mixing answers adds to the saving of smaller networks first, and, in rows of `beyond.mixing`, to others."""
+
+    def each(drop: float) -> str:
+        said = []
+        for task, benchmark in here.items():
+            both = [benchmark.best("cascade", drop, mixed=mixed) for mixed in (False, True)]
+            if both[0] and both[1]:
+                said.append(f"{both[1][1] - both[0][1]:.1f} on {titles[task]}")
+        return listed(said)
+
+    if not each(1):
+        return ""
+    others = frame[frame["way"] != ROWS["cascade"]]
+    most = max(float((others[f"{share:g}"] - others["0"]).max()) for share in SHARES)
+    return (
+        f"Where a sample goes on, the second network's answer may keep a share of {MIX:g} of the first one's "
+        f"(*answers mixed*). Points of saving that this adds on validation: {each(1)}; at the unmodified network's own "
+        f"accuracy, {each(0)}. Within one network with exits no share adds more than {most:.1f} points."
     )
 
 

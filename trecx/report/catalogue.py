@@ -381,6 +381,14 @@ BEYOND = {
             {"saved": "%", "static": "%", "given up": "points"},
             {"saved": ".1f", "static": ".1f", "given up": ".2f"},
         ),
+        Table(
+            "mixing",
+            beyond.mixing,
+            "What the networks that validation chooses save on validation, by the share that an answer keeps of the "
+            "one before it; nothing is trained for it.",
+            {"drop": "points"} | dict.fromkeys(map("{:g}".format, beyond.SHARES), "%"),
+            dict.fromkeys(map("{:g}".format, beyond.SHARES), ".1f"),
+        ),
     )
 }
 
