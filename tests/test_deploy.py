@@ -23,6 +23,7 @@ from trecx.deploy.graphs import Affine
 from trecx.deploy.records import published
 from trecx.deploy.source import HAND_WRITTEN
 from trecx.errors import TrecxError
+from trecx.experiments.composed import cascade
 from trecx.experiments.records import Record, open_record, pack, write
 from trecx.experiments.runs import Run, cost_of, identity, inputs, labels
 from trecx.models.build import build, input_shape
@@ -70,7 +71,7 @@ def write_trained(run: Run, made: Dataset, root: Path) -> Record:
         predictions[f"{split}_labels"] = labels(made, split).numpy().astype(np.uint8)
     sizes = {"train": len(made.y_train), "val": len(made.y_val), "test": len(made.y_test)}
     about = {"name": run.data, "title": "toy", "checksum": "abc", "stand_in": True, "sizes": sizes}
-    manifest = identity(run, "abc") | {"cost": asdict(cost_of(run)), "data": about}
+    manifest = identity(run, "abc") | {"cost": asdict(cost_of(run)), "data": about, "seconds": 1.0}
     folder = root / run.data / run.name
     folder.mkdir(parents=True)
     write(folder, manifest, pd.DataFrame({"epoch": [1]}), predictions)
@@ -170,6 +171,36 @@ def test_a_cascade_is_both_networks_in_a_row(small_data: Dataset, tmp_path: Path
 
 
 @needs_onnx
+@pytest.mark.slow
+def test_a_cascade_that_mixes_leaves_alike_in_python_and_in_c(small_data: Dataset, tmp_path: Path) -> None:
+    """Answers of the second network are three tenths the first one's, here four exits before two."""
+    runs = Run("kws", "sdn_fair", width=0.25), Run("kws", "trecx_ev", width=0.5)
+    pair = [write_trained(run, small_data, tmp_path) for run in runs]
+    made = export(pair, tmp_path / "out", c=True, mix=0.3)
+    plain = export(pair, tmp_path / "plain")
+    answers, own = (np.exp(one.predictions["test_log_probs"]) for one in (made, plain))
+    np.testing.assert_allclose(answers[:, :4], own[:, :4], atol=1e-6)
+    np.testing.assert_allclose(answers[:, 4:], 0.3 * own[:, 3:4] + 0.7 * own[:, 4:], atol=1e-6)
+    assert made.manifest["accuracy"]["test"]["float"] == cascade(*pair, 0.3).accuracies().tolist()
+    assert np.subtract(made.manifest["cost"]["flops"], plain.manifest["cost"]["flops"]).tolist() == [0] * 4 + [36, 60]
+    x = made.affine.to_int8(made.inputs("test"))
+    device.build_host(made)
+    outputs = device.run_host(made, x)
+    np.testing.assert_allclose(outputs.confidence, answers.max(2), atol=1e-5)
+    np.testing.assert_array_equal(outputs.labels, answers.argmax(2))
+    trace = made.trace("test", range(1, 7))
+    taken: set[int] = set()
+    for threshold in np.quantile(trace.scores, (0.25, 0.5, 0.75), axis=0).ravel() + 1e-4:
+        leaves = trace.leave(float(threshold)).tolist()
+        taken |= {*leaves}
+        assert made.stages("int8").predict(x, float(threshold))[1].tolist() == leaves
+        assert device.exits_taken(made, x, float(threshold)) == leaves
+    assert taken & {0, 1, 2}
+    assert taken & {4, 5}
+    assert "the softmax that counts is 0.3 of that stage's" in (tmp_path / "out" / "README.md").read_text()
+
+
+@needs_onnx
 def test_bad_exports_get_one_sentence(
     small_data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +211,9 @@ def test_bad_exports_get_one_sentence(
     assert "is there and is no export: give a new folder" in capsys.readouterr().err
     assert cli.main(["export", *[str(record.folder)] * 3, str(tmp_path / "new")]) == 2
     assert "3 records are impossible: give one, or two for a cascade" in capsys.readouterr().err
+    for share, said in (("0.3", "give two records with it"), ("1", "mix 1.0 is impossible: choose a share from 0")):
+        assert cli.main(["export", str(record.folder), str(tmp_path / "new"), "--mix", share]) == 2
+        assert said in capsys.readouterr().err
     made = export([record], tmp_path / "new")
     with pytest.raises(TrecxError, match=r"has no C code: export again with --c"):
         device.build_host(made)

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("curve", "benefit curve of a record, or of a cascade of two: accuracy and mean cost by threshold")
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
     command.add_argument("second", metavar="RECORD", nargs="?", help="of the network that goes on where it is unsure")
-    command.add_argument("--mix", type=float, help="share of the first network's answer in the second's (default 0)")
+    command.add_argument("--mix", type=float, default=0.0, help="of a cascade: share of the first answer in the second")
     command.add_argument("--split", default="test", choices=["val", "test"], help="test by default")
     command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
@@ -90,9 +90,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("record", metavar="RECORD", nargs="+", help="folder or name of a run record with weights")
     command.add_argument("out", metavar="OUT", help="folder to write")
     command.add_argument("--c", action="store_true", help="also the int8 stages as C, with a Makefile")
+    command.add_argument("--mix", type=float, default=0.0, help="of a cascade: share of the first answer in the second")
 
     command = add("device", "instructions and memory of a record on an emulated Cortex-M, as a device record")
     command.add_argument("record", metavar="RECORD", nargs="+", help="a run record with weights; two for a cascade")
+    command.add_argument("--mix", type=float, default=0.0, help="of a cascade: share of the first answer in the second")
     command.add_argument("--machine", default="mps2-an386", help="mps2-an386 (Cortex-M4F, default) or mps2-an385 (M3)")
     command.add_argument("--latency", action="store_true", help="also time on this processor, which must be idle")
     command.add_argument("--publish", action="store_true", help="put the record into the book")
@@ -223,8 +225,8 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
     record = open_record(options.record)
     if options.second:
-        record = cascade(record, open_record(options.second), options.mix or 0.0)
-    elif options.mix is not None:
+        record = cascade(record, open_record(options.second), options.mix)
+    elif options.mix:
         raise TrecxError("mix is a share of one network's answer in another's: give two records with it")
     trace = record.trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
@@ -282,7 +284,7 @@ def _export(options: argparse.Namespace) -> dict[str, Any]:
     from trecx.experiments.records import open_record
 
     records = [open_record(name) for name in options.record]
-    made = export(records, Path(options.out).expanduser(), c=options.c, say=_say)
+    made = export(records, Path(options.out).expanduser(), c=options.c, mix=options.mix, say=_say)
     found, accuracy = made.manifest, made.manifest["accuracy"]["test"]
     return {
         "export": str(made.folder),
@@ -300,7 +302,8 @@ def _device(options: argparse.Namespace) -> dict[str, Any]:
     from trecx.experiments.records import open_record
 
     records = [open_record(name) for name in options.record]
-    made = measure(records, options.machine, latency=options.latency, publish=options.publish, say=_say)
+    how = {"latency": options.latency, "publish": options.publish, "mix": options.mix}
+    made = measure(records, options.machine, **how, say=_say)
     found = made.manifest
     return {
         "record": str(made.path),

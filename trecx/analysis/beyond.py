@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trecx.analysis.choice import FAMILIES, MIXED, Candidate, candidates, eligible, recommend, thresholds
+from trecx.analysis.choice import FAMILIES, Candidate, candidates, eligible, recommend, thresholds
 from trecx.analysis.compare import interpolation
 from trecx.evaluation.points import OperatingPoint, chosen_point
 from trecx.evaluation.stats import Interval, mean_of_means, paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import Cascaded, Shortened, cascade, peak_memory, shorten
+from trecx.experiments.composed import MIXED, Cascaded, Shortened, cascade, peak_memory, shorten
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 

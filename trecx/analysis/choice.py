@@ -16,7 +16,7 @@ from trecx.errors import TrecxError
 from trecx.evaluation.risk import certified_threshold
 from trecx.evaluation.stats import paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import cascade, remainder, shorten, shortenings
+from trecx.experiments.composed import MIXED, cascade, remainder, shorten, shortenings
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 from trecx.models.methods import METHODS
@@ -31,7 +31,6 @@ FAMILIES = {
     "nested": "a narrow network inside the whole one",
 }
 MIX = 0.3  # share of the first network's answer in those of the second, of cascades that mix, see `beyond.mixing`
-MIXED = ", answers mixed"  # ends their names
 SEEDS = 3  # fewer trainings show no interval: such a candidate is taken only where its family has no other
 
 _GRID = 1000  # thresholds that a choice is made among; with a guarantee, each is tried in turn

@@ -44,7 +44,7 @@ def short(record: DeviceRecord) -> str:
     if len(record.runs) == 1:
         return f"{size}, no exit"
     then = "" if record.runs[1].method == "baseline" else f", then {label_of(record.runs[1].method).lower()}"
-    return f"Cascade, {size} first{then}"
+    return f"Cascade, {size} first{then}" + ", mixed" * bool(record.mix)
 
 
 def benchmarks(records: Sequence[DeviceRecord]) -> dict[str, list[DeviceRecord]]:

@@ -29,14 +29,15 @@ from trecx.deploy import graphs, needs, source
 from trecx.deploy.graphs import Affine
 from trecx.deploy.runtime import Stages, log_softmax
 from trecx.errors import TrecxError
-from trecx.evaluation.trace import Trace
+from trecx.evaluation.trace import Trace, mixed
+from trecx.experiments.composed import cascade
 from trecx.experiments.intact import read_arrays, read_json
 from trecx.experiments.machine import versions
 from trecx.experiments.records import Record, whole_folder
 from trecx.experiments.runs import Run, inputs, labels, network_of, run_of
 from trecx.models.build import input_shape
 from trecx.models.methods import get_method
-from trecx.models.network import inference
+from trecx.models.network import check_mix, inference
 from trecx.tasks import get_task
 from trecx.training.batches import scale
 
@@ -86,7 +87,7 @@ class Export:
 
     def stages(self, kind: str) -> Stages:
         """The `float` or `int8` stages, ready to run."""
-        return Stages(_files(self.folder, kind, len(self.manifest["stages"])), self.manifest["rule"])
+        return _stages(self.folder, kind, self.manifest)
 
     @cached_property
     def predictions(self) -> dict[str, NDArray[Any]]:
@@ -109,13 +110,16 @@ class _Member:
     exits: int
 
 
-def export(records: Sequence[Record], folder: Path, *, c: bool = False, say: Say = lambda line: None) -> Export:
+def export(
+    records: Sequence[Record], folder: Path, *, c: bool = False, mix: float = 0.0, say: Say = lambda line: None
+) -> Export:
     """Write the stages of a record, or of a cascade of two, into `folder` and check them.
 
     Args:
         records: one or two run records with weights, of the same data.
         folder: made, or taken over from an earlier export.
         c: also write the int8 stages as C.
+        mix: of a cascade, the share that the second network's answers keep of the first one's last.
         say: told what is being done.
 
     Raises:
@@ -125,7 +129,7 @@ def export(records: Sequence[Record], folder: Path, *, c: bool = False, say: Say
     needs.packages("an export", needs.EXPORT, *[needs.GENERATE] * c)
     if folder.exists() and not (folder / "export.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise TrecxError(f"{folder} is there and is no export: give a new folder")
-    members = _members(records)
+    members = _members(records, mix)
     first = members[0]
     data = datasets.load(first.run.data)
     for member in members:
@@ -152,19 +156,19 @@ def export(records: Sequence[Record], folder: Path, *, c: bool = False, say: Say
         (affine,) = affines  # all see the same samples
         for kind in KINDS:
             graphs.save(stages[kind], new / kind)
-        manifest = _manifest(members, affine, stages, len(samples)) | {"bytes": sizes}
-        run = {kind: Stages(_files(new, kind, len(stages[kind])), manifest["rule"]) for kind in KINDS}
+        manifest = _manifest(members, mix, affine, stages, len(samples)) | {"bytes": sizes}
+        run = {kind: _stages(new, kind, manifest) for kind in KINDS}
         say("checking float stages against PyTorch")
         manifest["check"] = _compare(members, run["float"], x["test"][:COMPARED], first.run)
         predictions: dict[str, Any] = {}
         for split in ("val", "test"):
             say(f"running int8 stages on {len(x[split])} samples ({split})")
             logits = run["int8"].logits(affine.to_int8(_real(x[split], first.run)))
-            predictions[f"{split}_log_probs"] = log_softmax(logits)
+            predictions[f"{split}_log_probs"] = mixed(log_softmax(logits), mix, manifest["first"])
             predictions[f"{split}_labels"] = labels(data, split).numpy()
         manifest["accuracy"] = {
             split: {
-                "float": [float(a) for member in members for a in member.record.accuracies(split)],
+                "float": joined(records, mix).accuracies(split).tolist(),
                 "int8": _accuracies(predictions[f"{split}_log_probs"], predictions[f"{split}_labels"]),
             }
             for split in ("val", "test")
@@ -185,10 +189,19 @@ def open_export(folder: Path) -> Export:
     return Export(folder)
 
 
-def _members(records: Sequence[Record]) -> list[_Member]:
+def joined(records: Sequence[Record], mix: float = 0.0) -> Record:
+    """The record of all networks of an export: the one, or the cascade of two."""
+    first, *rest = records
+    return cascade(first, rest[0], mix) if rest else first
+
+
+def _members(records: Sequence[Record], mix: float) -> list[_Member]:
     """The networks with their weights; TrecxError where they cannot run in a row."""
     if not 1 <= len(records) <= 2:
         raise TrecxError(f"{len(records)} records are impossible: give one, or two for a cascade")
+    check_mix(mix)
+    if mix and len(records) == 1:
+        raise TrecxError("mix is a share of one network's answer in another's: give two records with it")
     members = []
     for record in records:
         run = run_of(record)
@@ -206,8 +219,9 @@ def _real(x: Tensor, run: Run) -> NDArray[np.float32]:
     return np.ascontiguousarray(scale(x, run.task).numpy())
 
 
-def _files(folder: Path, kind: str, stages: int) -> list[Path]:
-    return [folder / kind / f"stage{k + 1}.onnx" for k in range(stages)]
+def _stages(folder: Path, kind: str, manifest: dict[str, Any]) -> Stages:
+    files = [folder / kind / f"stage{k + 1}.onnx" for k in range(len(manifest["stages"]))]
+    return Stages(files, manifest["rule"], manifest.get("mix", 0.0), manifest.get("first", 0))  # none in older exports
 
 
 def code() -> str:
@@ -225,15 +239,12 @@ def _accuracies(log_probs: NDArray[Any], truth: NDArray[Any]) -> list[float]:
     return (log_probs.argmax(2) == truth[:, None]).mean(0).tolist()
 
 
-def _manifest(members: Sequence[_Member], affine: Affine, stages: dict[str, list[Any]], samples: int) -> dict[str, Any]:
+def _manifest(
+    members: Sequence[_Member], mix: float, affine: Affine, stages: dict[str, list[Any]], samples: int
+) -> dict[str, Any]:
     run = members[0].run
     shape = input_shape(run.task, run.resolution)
-    cost: dict[str, list[int]] = {}
-    for unit in ("flops", "macs"):
-        cost[unit] = []
-        for member in members:
-            before = cost[unit][-1] if cost[unit] else 0
-            cost[unit] += [before + c for c in member.record.manifest["cost"][unit]]
+    cost = joined([member.record for member in members], mix).manifest["cost"]
     shapes = {name: s for stage in stages["int8"] for name, s in graphs.shapes(stage).items()}
     return {
         "records": [member.record.name for member in members],
@@ -243,6 +254,8 @@ def _manifest(members: Sequence[_Member], affine: Affine, stages: dict[str, list
         "data": {"checksum": members[0].record.manifest["data"]["checksum"]},
         "methods": [member.run.method for member in members],
         "rule": next((get_method(m.run.method).rule for m in members if m.exits > 1), ">"),
+        "mix": mix,
+        "first": members[0].exits,
         "classes": shapes[graphs.logits_name(0)][1],
         "input": {"shape": shape, "divided_by": get_task(run.task).input_scale, **asdict(affine)},
         "stages": [
@@ -250,7 +263,7 @@ def _manifest(members: Sequence[_Member], affine: Affine, stages: dict[str, list
             for s in stages["int8"]
         ],
         "maps": {name: shape for name, shape in shapes.items() if name.startswith("maps")},
-        "cost": cost,
+        "cost": {unit: cost[unit] for unit in ("flops", "macs")},
         "operations": [graphs.operations(stage) for stage in stages["int8"]],
         "activations": [graphs.peak_bytes(stage) for stage in stages["int8"]],
         "calibration": {"split": "train", "samples": samples, "ranges": "smallest and largest value"},

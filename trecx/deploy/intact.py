@@ -69,6 +69,7 @@ _NEEDED: tuple[Field, ...] = (
     ("float_thresholds", "a list", is_a(list)),
 )
 _OPTIONAL: tuple[Field, ...] = (
+    ("mix", "a share from 0 to below 1", lambda value: is_number(value) and 0 <= value < 1),
     ("baseline", "a text", is_a(str)),
     ("weights", "a list", is_a(list)),
     ("data.checksum", "a text", is_a(str)),
@@ -82,6 +83,11 @@ _STAGE: tuple[Field, ...] = tuple(
 _OPERATIONS: tuple[Field, ...] = tuple(
     (name, "a whole number", is_count) for name in ("conv", "pointwise", "depthwise", "outputs", "other")
 )
+
+
+def name(runs: Sequence[Run], mix: float = 0.0) -> str:
+    """What the device record of these runs is called."""
+    return "+".join([*(run.name for run in runs), *[f"mix{mix:g}"] * bool(mix)])
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -102,8 +108,8 @@ def read(path: Path) -> dict[str, Any]:
         runs = [Run(**run) for run in found["runs"]]
     except (TypeError, TrecxError) as error:  # a field that this version does not know, or an impossible value
         raise Damaged(f"{path} is damaged, or of a later version (its runs: {error})") from error
-    name = "+".join(run.name for run in runs)
-    need(path.stem == name, f"it is of {name}")
+    of = name(runs, found.get("mix", 0))
+    need(path.stem == of, f"it is of {of}")
     for group, wanted in (("stages", _STAGE), ("operations", _OPERATIONS)):
         for k, stage in enumerate(found[group]):
             _each(path, f"{group}[{k}]", stage, wanted)

@@ -1,9 +1,10 @@
 """Device records: what networks cost on an emulated microcontroller and what int8 leaves of them.
 
 A device record is one JSON file of a few kB, `device/MACHINE/NAME.json` beside the run records, for a run record or,
-as NAME+NAME, a cascade of two. It holds accuracies of every exit in float32 and int8, instructions and memory of every
-stage, a benefit curve under int8 and, where it was asked for, the latency on a processor, but neither firmware nor
-predictions. Reading one needs nothing optional; `trecx.deploy.intact` says what a whole one is.
+as NAME+NAME, a cascade of two (NAME+NAME+mix0.3 where it mixes their answers). It holds accuracies of every exit in
+float32 and int8, instructions and memory of every stage, a benefit curve under int8 and, where it was asked for, the
+latency on a processor, but neither firmware nor predictions. Reading one needs nothing optional; `trecx.deploy.intact`
+says what a whole one is.
 """
 
 import json
@@ -24,10 +25,11 @@ from numpy.typing import NDArray
 from trecx import data as datasets
 from trecx import paths
 from trecx.deploy import device, intact, needs
-from trecx.deploy.export import SEED, Export, Say, code, export, sha256
+from trecx.deploy.export import SEED, Export, Say, code, export, joined, sha256
 from trecx.errors import TrecxError, check_choice
 from trecx.evaluation.points import chosen_point, point_at
 from trecx.evaluation.trace import Trace, at_thresholds
+from trecx.experiments.composed import MIXED
 from trecx.experiments.intact import FORMAT, Damaged, Newer
 from trecx.experiments.machine import hardware
 from trecx.experiments.records import Record, all_records
@@ -69,7 +71,12 @@ class DeviceRecord:
     @property
     def label(self) -> str:
         """What it is called in tables: method and size, 'then' between the networks of a cascade."""
-        return ", then ".join(_label(run) for run in self.runs)
+        return ", then ".join(_label(run) for run in self.runs) + MIXED * bool(self.mix)
+
+    @property
+    def mix(self) -> float:
+        """Share of the first network's answer in those of the second."""
+        return float(self.manifest.get("mix", 0))
 
     @property
     def data_title(self) -> str:
@@ -166,6 +173,7 @@ def measure(
     *,
     latency: bool = False,
     publish: bool = False,
+    mix: float = 0.0,
     say: Say = lambda line: None,
 ) -> DeviceRecord:
     """Export, build, run and check a record or a cascade of two, and write its device record.
@@ -178,6 +186,7 @@ def measure(
         machine: one of `trecx.deploy.device.MACHINES`.
         latency: also measure time on this processor, which must have nothing else to do.
         publish: write into the book's folder instead of the records folder.
+        mix: of a cascade, the share that the second network's answers keep of the first one's last.
         say: told what is being done.
 
     Raises:
@@ -187,13 +196,14 @@ def measure(
     needs.packages("a device record", needs.EXPORT, needs.GENERATE)
     needs.programs("a device record", needs.HOST | needs.CORTEX_M)
     compared = baseline_of(records[-1])
-    made = _exported(records, say)
+    made = _exported(records, say, mix)
     say(f"building, and running on {machine}")
     measured = device.measure(made, machine)
     known = made.manifest
     manifest = {
         "format": FORMAT,
         "runs": [record.run for record in records],
+        **({"mix": mix} if mix else {}),
         "baseline": compared.name,
         **{key: known[key] for key in ("data", "weights", "rule", "cost", "bytes", "accuracy", "check", "calibration")},
         **measured,
@@ -207,7 +217,7 @@ def measure(
         say("measuring latency")
         manifest["latency"] = _latency(made, reference, records, compared)
     root = paths.PUBLISHED if publish else paths.RECORDS
-    path = root / GROUP / machine / f"{'+'.join(run_of(record).name for record in records)}.json"
+    path = root / GROUP / machine / f"{intact.name([run_of(record) for record in records], mix)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write((json.dumps(manifest, indent=None, separators=(", ", ": ")) + "\n").encode())
@@ -236,9 +246,9 @@ def _label(run: Run) -> str:
     return ", ".join([label_of(run.method), *settings_in_words(run, run).values()])
 
 
-def _exported(records: Sequence[Record], say: Say) -> Export:
+def _exported(records: Sequence[Record], say: Say, mix: float = 0.0) -> Export:
     """The export with C of these very weights that is there, or a new one."""
-    folder = paths.BUILD / "deploy" / run_of(records[0]).data / "+".join(record.name for record in records)
+    folder = paths.BUILD / "deploy" / run_of(records[0]).data / intact.name([run_of(r) for r in records], mix)
     there = Export(folder)
     if there.c.is_dir():
         now = needs.package_versions(needs.EXPORT.values())
@@ -248,7 +258,7 @@ def _exported(records: Sequence[Record], say: Say) -> Export:
             if same and there.predictions:
                 return there
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return export(records, folder, c=True, say=say)
+    return export(records, folder, c=True, mix=mix, say=say)
 
 
 def _curve(made: Export) -> dict[str, Any]:
@@ -275,11 +285,12 @@ def _curve(made: Export) -> dict[str, Any]:
     }
 
 
-def _float_trace(records: Sequence[Record], rule: str, split: str) -> Trace:
+def _float_trace(records: Sequence[Record], known: dict[str, Any], split: str) -> Trace:
     """What the trained networks did on a part of the data, from their run records; one cost unit an exit."""
-    log_probs = np.concatenate([record.predictions[f"{split}_log_probs"] for record in records], axis=1)
+    found = joined(records, known["mix"]).predictions
+    log_probs = found[f"{split}_log_probs"]
     exits = np.arange(1.0, log_probs.shape[1] + 1)
-    return Trace.from_log_probs(log_probs, records[0].predictions[f"{split}_labels"], exits, rule=rule)
+    return Trace.from_log_probs(log_probs, found[f"{split}_labels"], exits, rule=known["rule"])
 
 
 def _float_thresholds(made: Export, records: Sequence[Record], compared: Record) -> list[dict[str, Any]]:
@@ -287,8 +298,7 @@ def _float_thresholds(made: Export, records: Sequence[Record], compared: Record)
 
     Empty without early exits; without a threshold where none reaches the accuracy.
     """
-    rule = made.manifest["rule"]
-    val, test = (_float_trace(records, rule, split) for split in ("val", "test"))
+    val, test = (_float_trace(records, made.manifest, split) for split in ("val", "test"))
     if len(val.cost) == 1:
         return []
     rows = []

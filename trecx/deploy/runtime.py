@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from trecx.deploy import needs
 from trecx.deploy.graphs import INPUT
+from trecx.evaluation.trace import mixed
 
 Batch = NDArray[np.float32] | NDArray[np.int8]
 
@@ -18,12 +19,14 @@ class Stages:
     Args:
         files: one a stage, in order.
         rule: how a confidence must compare with the threshold for a sample to leave, > or >=.
+        mix: share that the answers of the second network keep of the first one's.
+        first: stages of the first network.
 
     Raises:
         TrecxError: ONNX Runtime is missing.
     """
 
-    def __init__(self, files: Sequence[Path], rule: str = ">") -> None:
+    def __init__(self, files: Sequence[Path], rule: str = ">", mix: float = 0.0, first: int = 0) -> None:
         needs.packages("running a stage", needs.EXPORT)
         import onnxruntime
 
@@ -33,7 +36,7 @@ class Stages:
         providers = ["CPUExecutionProvider"]
         sessions = [onnxruntime.InferenceSession(str(file), options, providers) for file in files]
         self._stages = [(s, [i.name for i in s.get_inputs()], [o.name for o in s.get_outputs()]) for s in sessions]
-        self.rule = rule
+        self.rule, self.mix, self.first = rule, mix, first
 
     def _run(self, sample: Batch) -> Iterator[NDArray[np.float32]]:
         """Logits (classes,) of one exit after the other; a stage runs when its logits are asked for."""
@@ -41,6 +44,16 @@ class Stages:
         for session, reads, writes in self._stages:
             tensors |= zip(writes, session.run(writes, {name: tensors[name] for name in reads}), strict=True)
             yield tensors[writes[0]][0]
+
+    def _answer(self, sample: Batch) -> Iterator[NDArray[np.float32]]:
+        """As `_run`, log probabilities where answers are mixed."""
+        said: list[NDArray[np.float32]] = []
+        for logits in self._run(sample):
+            if self.mix:
+                said.append(log_softmax(logits))
+                yield mixed(np.stack(said), self.mix, self.first)[-1] if len(said) > self.first else logits
+            else:
+                yield logits
 
     def logits(self, x: Batch) -> NDArray[np.float32]:
         """Logits of every exit, all stages run: (n, C, H, W) -> (n, exits, classes)."""
@@ -51,7 +64,7 @@ class Stages:
         answers = []
         last = len(self._stages) - 1
         for sample in x:
-            for taken, logits in enumerate(self._run(sample)):
+            for taken, logits in enumerate(self._answer(sample)):
                 sure = 1 / float(np.exp(logits - logits.max()).sum())  # the largest softmax
                 if taken == last or sure > threshold or (self.rule == ">=" and sure == threshold):
                     answers.append((int(logits.argmax()), taken))

@@ -88,11 +88,21 @@ def _header(manifest: Mapping[str, Any]) -> str:
             "#define THRESHOLD 0.9f /* of bare.c: choose your own */",
             "#endif",
             f"#define LEAVES_AT_THRESHOLD {int(rule == '>=')} /* a sample leaves if its confidence {rule} threshold */",
+            *_mixing(manifest),
             "",
             "#endif",
             "",
         ]
     )
+
+
+def _mixing(manifest: Mapping[str, Any]) -> list[str]:
+    if not manifest["mix"]:
+        return []
+    return [
+        f"#define FIRST {manifest['first']} /* stages of the first network */",
+        f"#define MIX {manifest['mix']!r}f /* share of its last answer in each of the second network's */",
+    ]
 
 
 def _network(manifest: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -122,6 +132,16 @@ def _network(manifest: Mapping[str, Any], names: Sequence[str]) -> str:
     return "\n".join([*lines, "    }", "    return logits[0];", "}", ""])
 
 
+def _mixing_in_words(manifest: Mapping[str, Any]) -> list[str]:
+    if not manifest["mix"]:
+        return []
+    return [
+        "",
+        f"Answers are mixed: behind stage {manifest['first']}, the softmax that counts is {manifest['mix']:g} of that "
+        f"stage's and {1 - manifest['mix']:g} of the stage's own.",
+    ]
+
+
 def readme(manifest: Mapping[str, Any], c: bool) -> str:
     """What an export is and how to use it, in Markdown."""
     task = get_task(manifest["run"]["task"])
@@ -138,6 +158,7 @@ def readme(manifest: Mapping[str, Any], c: bool) -> str:
         f"A stage reads the input ({shape}: channels, height, width) or the maps that an "
         "earlier stage left, and gives logits. Run them in order; stop behind the first whose largest softmax is "
         f"{manifest['rule']} your threshold. A stage that is not run costs nothing.",
+        *_mixing_in_words(manifest),
         "",
         "- `float/`: ONNX, float32, for any runtime.",
         "- `int8/`: ONNX, int8 inside, logits in float32. Its input is "

@@ -44,6 +44,17 @@ def confidence(log_probs: np.ndarray, score: str = "max_prob") -> np.ndarray:
     return np.clip(value, 0, 1)
 
 
+def mixed(log_probs: np.ndarray, mix: float, first: int) -> np.ndarray:
+    """Log probabilities (..., exits, C) of a cascade that mixes its answers: those behind the `first` first exits keep
+    the share `mix` of the last one of these.
+    """
+    if not mix:
+        return log_probs
+    kept, later = log_probs[..., first - 1 : first, :], log_probs[..., first:, :]
+    later = np.logaddexp(kept + np.log(mix), later + np.log1p(-mix))
+    return np.concatenate([log_probs[..., :first, :], later], axis=-2)
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """What an early-exit network with K exits did on n samples: all that routing needs to know.

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from trecx.errors import TrecxError
+from trecx.evaluation.trace import mixed
 from trecx.experiments import runs
 from trecx.experiments.records import Record
 from trecx.experiments.runs import Design, run_of
@@ -23,6 +24,7 @@ from trecx.models.cost import Cost, Network, head_costs, parameters, peak_activa
 from trecx.models.network import EarlyExitNetwork, check_mix
 from trecx.tasks import TASKS
 
+MIXED = ", answers mixed"  # ends the names of cascades that mix
 COUNTS = ("macs", "flops", "fvcore")  # of a manifest's cost, an entry an exit
 
 
@@ -63,10 +65,8 @@ class Cascaded(Record):
         """As those of any record, the first network's exits first."""
         found = dict(self.second.predictions)
         for split in ("val", "test"):
-            first, second = (part.predictions[f"{split}_log_probs"] for part in (self.first, self.second))
-            if self.mix:
-                second = np.logaddexp(first[:, -1:] + np.log(self.mix), second + np.log1p(-self.mix))
-            found[f"{split}_log_probs"] = np.concatenate([first, second], axis=1)
+            both = [part.predictions[f"{split}_log_probs"] for part in (self.first, self.second)]
+            found[f"{split}_log_probs"] = mixed(np.concatenate(both, axis=1), self.mix, both[0].shape[1])
         return found
 
 

@@ -18,6 +18,35 @@ int decide(const float *logits, float *confidence)
     return best;
 }
 
+#ifdef MIX
+static void softmax(const float *logits, float share, float *answer)
+{
+    float highest = logits[0], sum = 0.0f;
+
+    for (int k = 1; k < CLASSES; k++)
+        if (logits[k] > highest)
+            highest = logits[k];
+    for (int k = 0; k < CLASSES; k++)
+        sum += answer[k] = expf(logits[k] - highest);
+    for (int k = 0; k < CLASSES; k++)
+        answer[k] *= share / sum;
+}
+
+const float *mixed(int stage, const float *logits)
+{
+    static float kept[CLASSES], both[CLASSES];
+
+    if (stage == FIRST - 1)
+        softmax(logits, MIX, kept);
+    if (stage < FIRST)
+        return logits;
+    softmax(logits, 1.0f - MIX, both);
+    for (int k = 0; k < CLASSES; k++)
+        both[k] = logf(both[k] + kept[k]);
+    return both;
+}
+#endif
+
 int leaves(int stage, float confidence, float threshold)
 {
     if (stage == STAGES - 1)
@@ -28,7 +57,8 @@ int leaves(int stage, float confidence, float threshold)
 int classify(const int8_t *sample, float threshold, float *confidence, int *taken)
 {
     for (*taken = 0;; ++*taken) {
-        int label = decide(run_stage(*taken, sample), confidence);
+        const float *logits = run_stage(*taken, sample);
+        int label = decide(mixed(*taken, logits), confidence);
 
         if (leaves(*taken, *confidence, threshold))
             return label;

@@ -4,11 +4,20 @@
 
 #include <stdint.h>
 
+#include "network.h"
+
 /* What stage `stage` (from 0) says about the sample: its logits. Stages run in order, each at most once a sample. */
 const float *run_stage(int stage, const int8_t *sample);
 
 /* The most probable class of CLASSES logits, and its softmax in *confidence. */
 int decide(const float *logits, float *confidence);
+
+#ifdef MIX
+/* What counts behind `stage`, as logits: the stage's own up to the end of the first network, then mixed with its last. */
+const float *mixed(int stage, const float *logits);
+#else
+#define mixed(stage, logits) (logits)
+#endif
 
 /* Whether a sample of this confidence leaves behind `stage`; it always leaves behind the last one. */
 int leaves(int stage, float confidence, float threshold);

@@ -30,7 +30,7 @@ static int run_and_print(int number, int stage, const int8_t *sample, float thre
     uint32_t stack = probe_stack_used();
 
     probe_start();
-    int label = decide(logits, &confidence);
+    int label = decide(mixed(stage, logits), &confidence);
     int left = leaves(stage, confidence, threshold);
     uint64_t decision_ticks = probe_ticks();
 
