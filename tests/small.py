@@ -17,6 +17,7 @@ from torch import nn
 from trecx import data
 from trecx.data import store
 from trecx.data.mfcc import RATE
+from trecx.deploy import intact
 from trecx.deploy.records import DeviceRecord
 from trecx.experiments.intact import FORMAT
 from trecx.experiments.records import Record, pack, write
@@ -185,6 +186,6 @@ def write_device_record(
         "latency": None,
     }
     root.mkdir(parents=True, exist_ok=True)
-    path = root / f"{'+'.join(run.name for run in runs)}.json"
+    path = root / f"{intact.name(runs, given.get('mix', 0))}.json"
     path.write_text(json.dumps(manifest | given))
     return DeviceRecord(path)

@@ -249,6 +249,8 @@ def test_the_running_text_says_what_the_records_say() -> None:
     )
     assert plain[0] < nested[0] < cascade[0]
     assert nested[1] > plain[1]
+    mixing = "Cascade, taught 1/2 of the filters first"
+    assert 0.5 < np.subtract(*rows.loc["CIFAR-10"].loc[[f"{mixing}, mixed", mixing], "instructions"]) < 3
     saved = rows.loc["Speech Commands v2"]["instructions"]
     assert abs(saved["Nested"] - saved["Cascade, 3/8 of the filters first"]) < 2
     exits = tables.accuracies([r for group in tables.benchmarks(records).values() for r in group])
@@ -281,6 +283,9 @@ def test_of_several_networks_the_text_names_the_one_that_saves_most_on_validatio
     ]
     taught = write_device_record(early.parent, [replace(BASE, width=0.5, teacher="baseline"), BASE], [100, 1000], curve)
     assert tables.short(taught) == "Cascade, taught 1/2 of the filters first"
+    mixed = write_device_record(early.parent, taught.runs, [100, 1000], curve, mix=0.3)
+    assert mixed.name == f"{taught.name}+mix0.3"
+    assert (tables.short(mixed), mixed.label) == (f"{tables.short(taught)}, mixed", f"{taught.label}, answers mixed")
     three = {"thresholds": [0.5], "val": [0.88], "test": [0.88], "shares": [[0.5, 0.3, 0.2]]}
     runs = [replace(BASE, width=0.25), replace(BASE, method="nested")]
     before = write_device_record(early.parent, runs, [100, 200, 700], three)
