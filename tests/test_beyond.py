@@ -133,6 +133,24 @@ def test_a_mixed_answer_keeps_a_share_of_the_one_before(found: dict[str, Results
     assert plain[1] == pytest.approx(row["0"])
 
 
+def test_mixing_is_held_against_the_best_without_it_on_test(found: dict[str, Results]) -> None:
+    here = beyond.benchmarks(found)
+    table = beyond.mixing_on_test(here)
+    for (task, drop), rows in table.groupby(["task", "drop"]):
+        assert rows["mixed"].tolist() == [True, False]
+        for row, mixed in zip(rows.to_dict("records"), (True, False), strict=True):
+            best = here[str(task)].best("cascade", drop, mixed=mixed)
+            assert best is not None
+            assert row["network"] == best[0].label
+            expected = beyond.saving(here[str(task)], best[0], drop, best[1]).row(memory=False)
+            assert [row[key] for key in ("saved", "given up", "reached")] == [
+                expected[key] for key in ("saved", "given up", "reached")
+            ]
+    both = [(task, drop) for task in found for drop in beyond.DROPS]
+    mixes = [pair for pair in both if (best := here[pair[0]].best("cascade", pair[1])) and best[0].mix]
+    assert {*table.groupby(["task", "drop"]).groups} == {*mixes} if mixes else table.empty
+
+
 def test_the_share_that_is_mixed_is_the_best_on_the_validation_images_of_cifar_10() -> None:
     table = beyond.mixing({"ic": alike("ic")})
     (row,) = table[(table["drop"] == 1) & (table["way"] == beyond.ROWS["cascade"])].to_dict("records")
@@ -245,9 +263,9 @@ def test_one_way_of_a_task_is_chosen_on_validation(
 
 
 def test_what_was_tried_has_every_trained_setting(found: dict[str, Results]) -> None:
-    frame, both = beyond.tried(found), "width 0.5 first, then the baseline"
+    frame = beyond.tried(found)
     for _, rows in frame.groupby("task"):
-        assert sorted(rows["network"]) == ["SDN", "T-RecX", both, f"{both}, answers mixed"]
+        assert sorted(rows["network"]) == ["SDN", "T-RecX", "width 0.5 first, then the baseline"]
         assert rows["saved"].is_monotonic_decreasing
     paper = frame[(frame["task"] == "kws") & (frame["network"] == "T-RecX")].iloc[0]
     here = Benchmark(found["kws"])

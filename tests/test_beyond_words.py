@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from trecx.analysis import overview as rows
-from trecx.analysis.beyond import CHOSEN, COMPLETE, IN_TRUNK, ROWS, frontier, width_over_depth
+from trecx.analysis.beyond import CHOSEN, COMPLETE, IN_TRUNK, ROWS, SHARES, frontier, width_over_depth
 from trecx.analysis.wording import sizes_in_words
 from trecx.report import beyond, overview
 
@@ -160,6 +160,32 @@ def test_what_a_teacher_gives_in_words() -> None:
     )
     assert "(12 trainings)" in beyond.taught(frame.assign(trainings=12), TITLES)
     assert beyond.taught(frame[:0], TITLES) == ""
+
+
+def test_what_mixing_adds_in_words() -> None:
+    """Both sides on test, with what each gives up; a remark where mixing gives up more."""
+    numbers = {(1, True): (50.0, 1.2, "3 of 3"), (1, False): (48.6, 1.0, "3 of 3")}
+    numbers |= {(0, True): (32.0, -0.1, "3 of 3"), (0, False): (21.8, 0.0, "1 of 3")}
+    tested = pd.DataFrame(
+        [
+            {"task": "ic", "drop": drop, "mixed": kind, "saved": saved, "given up": lost, "reached": reached}
+            for (drop, kind), (saved, lost, reached) in numbers.items()
+        ]
+    )
+    columns = {f"{share:g}": [10 + 10 * share, 80.0] for share in SHARES}
+    shares = pd.DataFrame({"way": [ROWS["exits"], ROWS["cascade"]], **columns})
+    assert beyond.mixed(shares, tested, TITLES) == (
+        "With *answers mixed*, what the second network says keeps a share of 0.3 of what the first one said; nothing "
+        "is trained for it. One point below the unmodified network it saves on CIFAR-10 50.0 % for 1.20 points given "
+        "up on test (3 of 3 trainings reach it), and without mixing 48.6 % for 1.00 points given up on test (3 of 3 "
+        f"trainings reach it). At its own accuracy it saves on CIFAR-10 32.0 % for {MINUS}0.10 points given up on test "
+        "(3 of 3 trainings reach it), and without mixing 21.8 % for 0.00 points given up on test (1 of 3 trainings "
+        "reach it). Part of what it saves is accuracy that it gives up. Within one network with exits no share adds "
+        "more than 5.0 points on validation."
+    )
+    assert "gives up. Within" not in beyond.mixed(shares, tested[tested["drop"] == 0], TITLES)
+    assert "Within" not in beyond.mixed(shares[1:], tested, TITLES)
+    assert beyond.mixed(shares, tested[:0], TITLES) == ""
 
 
 def test_exits_that_are_trained_alone_in_words() -> None:

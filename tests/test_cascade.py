@@ -100,6 +100,9 @@ def test_the_second_network_keeps_a_share_of_the_first_answer() -> None:
     probabilities, taken = mixed.predict(x, 1.0)
     assert taken.tolist() == [4] * len(x)
     assert torch.allclose(probabilities, expected[-1], atol=1e-5)
+    for before, mix in ((None, 0.3), (first[:16], 0.3), (first[:, :2], 0.0)):
+        with pytest.raises(TrecxError, match=r"mixing needs answers of shape \(112, 12\) from before, not "):
+            mixed.second.predict(x, 0.5, before, mix)
     costs = [measure(network, TASKS["kws"].input_shape) for network in (plain, mixed)]
     assert np.subtract(costs[1].flops, costs[0].flops).tolist() == [0, 36, 60, 84, 108]
     assert costs[0].macs == costs[1].macs

@@ -84,6 +84,8 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "a run of a later version": (said("runs.0.colour", "red"), "of a later version (its runs: "),
     "rule": (said("rule", "<"), "rule is '<': > or >= is needed"),
     "no cost": (said("cost"), "cost.flops is missing"),
+    "a share of all": (said("mix", 1), "mix is 1: a share from 0 to below 1"),
+    "a share alone": (said("mix", 0.3), "mix is 0.3: a cascade of two networks has one"),
     "cost falls": (said("cost.macs", [2, 1]), "cost.macs is [2, 1]: a list of rising costs"),
     "cost of one exit": (said("cost.macs", [1]), "cost.macs has 1 exits: stages has 2"),
     "bytes a text": (said("bytes.int8", "few"), "bytes.int8 is 'few': a whole number"),

@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("curve", "benefit curve of a record, or of a cascade of two: accuracy and mean cost by threshold")
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
     command.add_argument("second", metavar="RECORD", nargs="?", help="of the network that goes on where it is unsure")
-    command.add_argument("--mix", type=float, default=0.0, help="of a cascade: share of the first answer in the second")
+    _mixing(command)
     command.add_argument("--split", default="test", choices=["val", "test"], help="test by default")
     command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
@@ -90,11 +90,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("record", metavar="RECORD", nargs="+", help="folder or name of a run record with weights")
     command.add_argument("out", metavar="OUT", help="folder to write")
     command.add_argument("--c", action="store_true", help="also the int8 stages as C, with a Makefile")
-    command.add_argument("--mix", type=float, default=0.0, help="of a cascade: share of the first answer in the second")
+    _mixing(command)
 
     command = add("device", "instructions and memory of a record on an emulated Cortex-M, as a device record")
     command.add_argument("record", metavar="RECORD", nargs="+", help="a run record with weights; two for a cascade")
-    command.add_argument("--mix", type=float, default=0.0, help="of a cascade: share of the first answer in the second")
+    _mixing(command)
     command.add_argument("--machine", default="mps2-an386", help="mps2-an386 (Cortex-M4F, default) or mps2-an385 (M3)")
     command.add_argument("--latency", action="store_true", help="also time on this processor, which must be idle")
     command.add_argument("--publish", action="store_true", help="put the record into the book")
@@ -115,6 +115,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name", nargs="?", metavar="NAME", help="a data set; see the list")
     command.add_argument("--force", action="store_true", help="prepare it again")
     return top
+
+
+def _mixing(command: argparse.ArgumentParser) -> None:
+    """The option of the three commands that take a cascade."""
+    command.add_argument("--mix", type=float, default=0.0, help="of a cascade: share of the first answer in the second")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -218,16 +223,12 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
 
     from trecx.evaluation.trace import at_thresholds, benefit_curve
-    from trecx.experiments.composed import cascade
+    from trecx.experiments.composed import joined
     from trecx.experiments.records import open_record
 
     if options.points != 0 and not 2 <= options.points <= MOST_POINTS:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
-    record = open_record(options.record)
-    if options.second:
-        record = cascade(record, open_record(options.second), options.mix)
-    elif options.mix:
-        raise TrecxError("mix is a share of one network's answer in another's: give two records with it")
+    record = joined([open_record(name) for name in (options.record, options.second) if name], options.mix)
     trace = record.trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
     curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)

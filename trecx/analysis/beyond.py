@@ -17,10 +17,11 @@ from trecx.analysis.choice import FAMILIES, Candidate, candidates, eligible, rec
 from trecx.analysis.compare import interpolation
 from trecx.evaluation.points import OperatingPoint, chosen_point
 from trecx.evaluation.stats import Interval, mean_of_means, paired_difference
-from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import MIXED, Cascaded, Shortened, cascade, peak_memory, shorten
+from trecx.evaluation.trace import Trace, at_thresholds, mixed
+from trecx.experiments.composed import Cascaded, Shortened, cascade, peak_memory, shorten
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
+from trecx.models.cascade import mixed_flops
 
 DROPS = (1, 0)  # points below the baseline's mean accuracy
 # Row of the table -> what it says. A row takes the best of its candidates on validation, T-RecX has one.
@@ -34,7 +35,7 @@ ROWS = {
 }
 CHOSEN = "chosen on each task"  # the row of the mean over the ways that validation chooses
 RESAMPLES = 100
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the answer before, that are tried where answers are mixed
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the earlier answer, that are tried where answers are mixed
 IN_TRUNK, COMPLETE = "exit in the trunk", "complete network"  # where an answer comes from
 WHOLE_STEPS = ("nested", "two_resolutions")  # methods whose early answers have the whole depth behind them
 
@@ -87,7 +88,7 @@ class Benchmark:
         """
         families = {"exits": ("exits", "trecx")}.get(row, (row,))
         fitting = [(one, saved[drop]) for one, saved in self.scores if one.family in families]
-        fitting = [(one, saved) for one, saved in fitting if mixed or not one.label.endswith(MIXED)]
+        fitting = [(one, saved) for one, saved in fitting if mixed or not one.mix]
         if row == "trecx":
             paper = self.found.methods.get("trecx_ev")
             fitting = [(one, saved) for one, saved in fitting if one.records is paper]
@@ -379,7 +380,7 @@ def heads_alone(here: Mapping[str, Benchmark]) -> pd.DataFrame:
 
 
 def mixing(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | None = None) -> pd.DataFrame:
-    """What mixing the answers of an early exit and of those behind it saves on validation; nothing is trained for it.
+    """What is saved on validation if later answers keep a share of earlier ones; nothing is trained for it.
 
     Columns: task, drop (points below our own baseline), way, network (the one that validation chooses without mixing),
     and one a share of SHARES: percent saved on validation where each answer keeps so much of the one before: in a
@@ -405,14 +406,32 @@ def _mixed(record: Record, share: float, unit: str) -> Trace:
     """What a network did on validation if each answer kept `share` of the one before."""
     if isinstance(record, Cascaded):
         return cascade(record.first, record.second, share).trace("val", unit=unit)
-    answers = np.exp(record.predictions["val_log_probs"])
-    for k in range(1, answers.shape[1]):
-        answers[:, k] = share * answers[:, k - 1] + (1 - share) * answers[:, k]
-    cost = record.cost(unit)
+    said, cost = record.predictions["val_log_probs"].copy(), record.cost(unit)
+    for k in range(1, said.shape[1]):
+        said[:, k - 1 : k + 1] = mixed(said[:, k - 1 : k + 1], share, 1)
     if share and unit == "flops":
-        cost = cost + 3 * answers.shape[2] * np.arange(len(cost))
-    right = answers.argmax(2) == record.predictions["val_labels"][:, None]
-    return Trace(np.clip(answers.max(2)[:, :-1], 0, 1), right, cost, record.rule)
+        (once,) = mixed_flops(said.shape[2], 1)
+        cost = cost + once * np.arange(len(cost))
+    return Trace.from_log_probs(said, record.predictions["val_labels"], cost, record.rule)
+
+
+def mixing_on_test(here: Mapping[str, Benchmark]) -> pd.DataFrame:
+    """Where validation mixes the answers of a cascade: what it saves on test, beside the best one that does not.
+
+    Columns: task, drop, mixed (whether it does), network, saved (percent), given up (points on test), reached (seeds
+    that keep the accuracy on validation); two rows a task and drop.
+    """
+    rows = []
+    for drop in DROPS:
+        for task, benchmark in here.items():
+            both = [benchmark.best("cascade", drop, mixed=mixed) for mixed in (True, False)]
+            if both[0] is None or both[1] is None or not both[0][0].mix:
+                continue
+            for one, score in (best for best in both if best):
+                line = saving(benchmark, one, drop, score).row(memory=False)
+                row = {"task": task, "drop": drop, "mixed": bool(one.mix)}
+                rows.append(row | {name: line[name] for name in ("network", "saved", "given up", "reached")})
+    return pd.DataFrame(rows)
 
 
 def recommendations(
@@ -491,13 +510,14 @@ def tried(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | Non
 
     Columns: task, way, network, seeds, reached (seeds that keep the accuracy on validation), saved (percent, mean over
     seeds), given up (points on test), static (what smaller networks without exits save for the same loss). Networks
-    made from others, but for cascades, are left out; of a task, the best comes first. `here`: as in `savings`.
+    made from others, but for cascades, are left out, and so are answers that are mixed; of a task, the best comes
+    first. `here`: as in `savings`.
     """
     rows: list[dict[str, Any]] = []
     for task, benchmark in (here or benchmarks(found, unit)).items():
         smaller, start = static_saving(benchmark, 1), len(rows)
         for one in benchmark.made:
-            if one.family in NO_EXIT or isinstance(one.records[0], Shortened):
+            if one.family in NO_EXIT or one.mix or isinstance(one.records[0], Shortened):
                 continue
             traces = one.traces("val", benchmark.unit), one.traces("test", benchmark.unit)
             points, saved, lost = _chosen(benchmark, *traces, drop=1)

@@ -16,7 +16,7 @@ from trecx.errors import TrecxError
 from trecx.evaluation.risk import certified_threshold
 from trecx.evaluation.stats import paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import MIXED, cascade, remainder, shorten, shortenings
+from trecx.experiments.composed import MIXED, Cascaded, cascade, remainder, shorten, shortenings
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 from trecx.models.methods import METHODS
@@ -55,6 +55,12 @@ class Candidate:
     def exits(self) -> int:
         """Number of exits, the final one included."""
         return len(self.records[0].cost())
+
+    @property
+    def mix(self) -> float:
+        """Share of the first network's answer in those of the second; 0 for all but cascades that mix."""
+        first = self.records[0]
+        return first.mix if isinstance(first, Cascaded) else 0.0
 
 
 def candidates(found: Results) -> list[Candidate]:
@@ -177,7 +183,8 @@ def recommend(
         unit: of costs, `flops` (keras-flops) or `macs`.
         guarantee: probability, over the draw of the validation samples, with which the networks at hand lose no more
             than `loss` on the population. A third of validation then chooses the candidate, the rest the threshold
-            (`trecx.evaluation.risk`); where nothing passes, the unmodified network is recommended.
+            (`trecx.evaluation.risk`); where nothing passes, the unmodified network is recommended. MIX alone was chosen
+            on all of one task's validation.
 
     Raises:
         TrecxError: loss or guarantee out of range, a guarantee for a budget, or a budget below the cheapest network.

@@ -157,7 +157,7 @@ def costs(records: Sequence[DeviceRecord]) -> pd.DataFrame:
                 "first, FLOPs": 100 * flops[0] / flops[-1] if early else np.nan,
                 "of the baseline": 100 * instructions[-1] / whole,
                 "per MAC": instructions[-1] / macs[-1],
-                "decision": 100 * found["stages"][0]["decision"] / whole if early else np.nan,
+                "decision": 100 * max(stage["decision"] for stage in found["stages"]) / whole if early else np.nan,
                 "weights": found["flash"]["weights"] / 1e3,
                 "flash": found["flash"]["total"] / 1e3,
                 "stack": found["ram"]["stack"] / 1e3,

@@ -66,6 +66,11 @@ def sizes_in_words(label: str) -> str:
     return re.sub(r"\bresolution (\d+)", r"\1 × \1 pixels", label)
 
 
+def before_the_baseline(label: str) -> str:
+    """The name of a cascade without its second network, if that is the unmodified one."""
+    return label.replace(", then the baseline", "")
+
+
 def _each(evidence: Iterable[Evidence], text: Callable[[Evidence], str]) -> str:
     return ", ".join(f"{item.label} {text(item)}" for item in evidence)
 

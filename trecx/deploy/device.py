@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from trecx.deploy import needs
 from trecx.deploy.export import SEED, Export, sha256
+from trecx.deploy.runtime import log_softmax
 from trecx.errors import TrecxError, check_choice
+from trecx.evaluation.trace import mixed
 
 MACHINES = {"mps2-an385": "Cortex-M3", "mps2-an386": "Cortex-M4F"}
 INSTRUCTIONS_PER_TICK = 40  # of SysTick at 25 MHz, where an instruction takes a nanosecond
@@ -99,15 +101,21 @@ def compare(export: Export, outputs: Outputs, x: NDArray[np.int8]) -> dict[str, 
     """C against ONNX Runtime: the largest difference of a logit, relative to the largest logit.
 
     Raises:
-        TrecxError: it is more than LOGIT_TOLERANCE.
+        TrecxError: it is more than LOGIT_TOLERANCE, or a confidence differs by more than such logits explain.
     """
     expected = export.stages("int8").logits(x)
-    difference = float(np.abs(outputs.logits - expected).max() / np.abs(expected).max())
+    highest = np.abs(expected).max()
+    difference = float(np.abs(outputs.logits - expected).max() / highest)
     if not difference <= LOGIT_TOLERANCE:
         raise TrecxError(
             f"the C code differs from ONNX Runtime by {difference:.2g} of the largest logit, more than "
             f"{LOGIT_TOLERANCE:g}"
         )
+    known = export.manifest
+    sure = np.exp(mixed(log_softmax(expected), known["mix"], known["first"])).max(2)
+    # Of logits that differ by d, the largest probabilities differ by d / 2 at most; then some float rounding.
+    if not np.abs(outputs.confidence - sure).max() <= difference * highest + 1e-5:
+        raise TrecxError("the C code is as good as ONNX Runtime in its logits, but not in its confidences")
     return {"samples": len(x), "difference": difference, "tolerance": LOGIT_TOLERANCE}
 
 

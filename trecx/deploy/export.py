@@ -30,14 +30,13 @@ from trecx.deploy.graphs import Affine
 from trecx.deploy.runtime import Stages, log_softmax
 from trecx.errors import TrecxError
 from trecx.evaluation.trace import Trace, mixed
-from trecx.experiments.composed import cascade
+from trecx.experiments.composed import joined
 from trecx.experiments.intact import read_arrays, read_json
 from trecx.experiments.machine import versions
 from trecx.experiments.records import Record, whole_folder
 from trecx.experiments.runs import Run, inputs, labels, network_of, run_of
 from trecx.models.build import input_shape
-from trecx.models.methods import get_method
-from trecx.models.network import check_mix, inference
+from trecx.models.network import inference
 from trecx.tasks import get_task
 from trecx.training.batches import scale
 
@@ -129,7 +128,8 @@ def export(
     needs.packages("an export", needs.EXPORT, *[needs.GENERATE] * c)
     if folder.exists() and not (folder / "export.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise TrecxError(f"{folder} is there and is no export: give a new folder")
-    members = _members(records, mix)
+    mix = float(mix)
+    whole, members = joined(records, mix), _members(records)
     first = members[0]
     data = datasets.load(first.run.data)
     for member in members:
@@ -156,7 +156,7 @@ def export(
         (affine,) = affines  # all see the same samples
         for kind in KINDS:
             graphs.save(stages[kind], new / kind)
-        manifest = _manifest(members, mix, affine, stages, len(samples)) | {"bytes": sizes}
+        manifest = _manifest(members, whole, mix, affine, stages, len(samples)) | {"bytes": sizes}
         run = {kind: _stages(new, kind, manifest) for kind in KINDS}
         say("checking float stages against PyTorch")
         manifest["check"] = _compare(members, run["float"], x["test"][:COMPARED], first.run)
@@ -168,7 +168,7 @@ def export(
             predictions[f"{split}_labels"] = labels(data, split).numpy()
         manifest["accuracy"] = {
             split: {
-                "float": joined(records, mix).accuracies(split).tolist(),
+                "float": whole.accuracies(split).tolist(),
                 "int8": _accuracies(predictions[f"{split}_log_probs"], predictions[f"{split}_labels"]),
             }
             for split in ("val", "test")
@@ -189,19 +189,8 @@ def open_export(folder: Path) -> Export:
     return Export(folder)
 
 
-def joined(records: Sequence[Record], mix: float = 0.0) -> Record:
-    """The record of all networks of an export: the one, or the cascade of two."""
-    first, *rest = records
-    return cascade(first, rest[0], mix) if rest else first
-
-
-def _members(records: Sequence[Record], mix: float) -> list[_Member]:
+def _members(records: Sequence[Record]) -> list[_Member]:
     """The networks with their weights; TrecxError where they cannot run in a row."""
-    if not 1 <= len(records) <= 2:
-        raise TrecxError(f"{len(records)} records are impossible: give one, or two for a cascade")
-    check_mix(mix)
-    if mix and len(records) == 1:
-        raise TrecxError("mix is a share of one network's answer in another's: give two records with it")
     members = []
     for record in records:
         run = run_of(record)
@@ -240,11 +229,10 @@ def _accuracies(log_probs: NDArray[Any], truth: NDArray[Any]) -> list[float]:
 
 
 def _manifest(
-    members: Sequence[_Member], mix: float, affine: Affine, stages: dict[str, list[Any]], samples: int
+    members: Sequence[_Member], whole: Record, mix: float, affine: Affine, stages: dict[str, list[Any]], samples: int
 ) -> dict[str, Any]:
     run = members[0].run
     shape = input_shape(run.task, run.resolution)
-    cost = joined([member.record for member in members], mix).manifest["cost"]
     shapes = {name: s for stage in stages["int8"] for name, s in graphs.shapes(stage).items()}
     return {
         "records": [member.record.name for member in members],
@@ -253,7 +241,7 @@ def _manifest(
         "run": asdict(run),
         "data": {"checksum": members[0].record.manifest["data"]["checksum"]},
         "methods": [member.run.method for member in members],
-        "rule": next((get_method(m.run.method).rule for m in members if m.exits > 1), ">"),
+        "rule": whole.rule,
         "mix": mix,
         "first": members[0].exits,
         "classes": shapes[graphs.logits_name(0)][1],
@@ -263,7 +251,7 @@ def _manifest(
             for s in stages["int8"]
         ],
         "maps": {name: shape for name, shape in shapes.items() if name.startswith("maps")},
-        "cost": {unit: cost[unit] for unit in ("flops", "macs")},
+        "cost": {unit: whole.manifest["cost"][unit] for unit in ("flops", "macs")},
         "operations": [graphs.operations(stage) for stage in stages["int8"]],
         "activations": [graphs.peak_bytes(stage) for stage in stages["int8"]],
         "calibration": {"split": "train", "samples": samples, "ranges": "smallest and largest value"},

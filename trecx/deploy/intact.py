@@ -108,8 +108,9 @@ def read(path: Path) -> dict[str, Any]:
         runs = [Run(**run) for run in found["runs"]]
     except (TypeError, TrecxError) as error:  # a field that this version does not know, or an impossible value
         raise Damaged(f"{path} is damaged, or of a later version (its runs: {error})") from error
-    of = name(runs, found.get("mix", 0))
-    need(path.stem == of, f"it is of {of}")
+    mix = found.get("mix") or 0
+    need(not mix or len(runs) == 2, f"mix is {mix:g}: a cascade of two networks has one")
+    need(path.stem == name(runs, mix), f"it is of {name(runs, mix)}")
     for group, wanted in (("stages", _STAGE), ("operations", _OPERATIONS)):
         for k, stage in enumerate(found[group]):
             _each(path, f"{group}[{k}]", stage, wanted)

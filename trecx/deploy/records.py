@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from trecx import data as datasets
 from trecx import paths
 from trecx.deploy import device, intact, needs
-from trecx.deploy.export import SEED, Export, Say, code, export, joined, sha256
+from trecx.deploy.export import SEED, Export, Say, code, export, sha256
 from trecx.errors import TrecxError, check_choice
 from trecx.evaluation.points import chosen_point, point_at
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import MIXED
+from trecx.experiments.composed import MIXED, joined
 from trecx.experiments.intact import FORMAT, Damaged, Newer
 from trecx.experiments.machine import hardware
 from trecx.experiments.records import Record, all_records
@@ -76,7 +76,7 @@ class DeviceRecord:
     @property
     def mix(self) -> float:
         """Share of the first network's answer in those of the second."""
-        return float(self.manifest.get("mix", 0))
+        return float(self.manifest.get("mix") or 0)
 
     @property
     def data_title(self) -> str:
@@ -255,7 +255,7 @@ def _exported(records: Sequence[Record], say: Say, mix: float = 0.0) -> Export:
         with suppress(Damaged, KeyError, AttributeError):  # one that is not whole is made anew
             same = there.manifest["weights"] == [sha256(r.weights) for r in records if r.weights.is_file()]
             same = same and there.manifest["code"] == code() and now.items() <= there.manifest["versions"].items()
-            if same and there.predictions:
+            if same and there.manifest["mix"] == mix and there.predictions:
                 return there
     folder.parent.mkdir(parents=True, exist_ok=True)
     return export(records, folder, c=True, mix=mix, say=say)

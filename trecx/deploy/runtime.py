@@ -46,17 +46,17 @@ class Stages:
             yield tensors[writes[0]][0]
 
     def _answer(self, sample: Batch) -> Iterator[NDArray[np.float32]]:
-        """As `_run`, log probabilities where answers are mixed."""
-        said: list[NDArray[np.float32]] = []
-        for logits in self._run(sample):
-            if self.mix:
-                said.append(log_softmax(logits))
-                yield mixed(np.stack(said), self.mix, self.first)[-1] if len(said) > self.first else logits
-            else:
+        """As `_run`; what a second network says that mixes, as log probabilities."""
+        last: list[NDArray[np.float32]] = []  # of the first network
+        for stage, logits in enumerate(self._run(sample), 1):
+            if not self.mix or stage <= self.first:
+                last = [logits]
                 yield logits
+            else:
+                yield mixed(log_softmax(np.stack([*last, logits])), self.mix, 1)[-1]
 
     def logits(self, x: Batch) -> NDArray[np.float32]:
-        """Logits of every exit, all stages run: (n, C, H, W) -> (n, exits, classes)."""
+        """Logits of every exit, all stages run, nothing mixed: (n, C, H, W) -> (n, exits, classes)."""
         return np.array([[*self._run(sample)] for sample in x])
 
     def predict(self, x: Batch, threshold: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

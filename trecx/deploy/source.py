@@ -137,8 +137,8 @@ def _mixing_in_words(manifest: Mapping[str, Any]) -> list[str]:
         return []
     return [
         "",
-        f"Answers are mixed: behind stage {manifest['first']}, the softmax that counts is {manifest['mix']:g} of that "
-        f"stage's and {1 - manifest['mix']:g} of the stage's own.",
+        f"Answers are mixed: from stage {manifest['first'] + 1} on, the softmax that counts is {manifest['mix']:g} "
+        f"times that of stage {manifest['first']} and {1 - manifest['mix']:g} times the stage's own.",
     ]
 
 

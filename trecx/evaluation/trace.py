@@ -7,6 +7,7 @@ exit rates are fractions; costs keep the unit they come in (FLOPs, MACs, ms).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import log, log1p
 from typing import Literal
 
 import numpy as np
@@ -45,13 +46,13 @@ def confidence(log_probs: np.ndarray, score: str = "max_prob") -> np.ndarray:
 
 
 def mixed(log_probs: np.ndarray, mix: float, first: int) -> np.ndarray:
-    """Log probabilities (..., exits, C) of a cascade that mixes its answers: those behind the `first` first exits keep
-    the share `mix` of the last one of these.
+    """Log probabilities (..., exits, C) where every answer after the first `first` exits keeps the share `mix` of the
+    last of those: what a cascade says that mixes its answers.
     """
     if not mix:
         return log_probs
     kept, later = log_probs[..., first - 1 : first, :], log_probs[..., first:, :]
-    later = np.logaddexp(kept + np.log(mix), later + np.log1p(-mix))
+    later = np.logaddexp(kept + log(mix), later + log1p(-mix))
     return np.concatenate([log_probs[..., :first, :], later], axis=-2)
 
 

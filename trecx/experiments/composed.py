@@ -50,14 +50,15 @@ class Cascaded(Record):
     def manifest(self) -> dict[str, Any]:
         """Run, data and cost; all that the first network costs is paid by a sample that goes on."""
         ours, theirs = self.first.manifest["cost"], self.second.manifest["cost"]
-        cost = {key: ours[key] + theirs[key] for key in ("params", "trainable_params")}
-        cost |= {key: [*ours[key], *(ours[key][-1] + value for value in theirs[key])] for key in COUNTS}
+        both = ours.keys() & theirs.keys()
+        cost = {key: ours[key] + theirs[key] for key in ("params", "trainable_params") if key in both}
+        cost |= {key: [*ours[key], *(ours[key][-1] + value for value in theirs[key])] for key in COUNTS if key in both}
         if self.mix:
             own, exits = len(ours["flops"]), len(theirs["flops"])
             more = [0] * own + mixed_flops(self.second.predictions["val_log_probs"].shape[2], exits)
             cost["flops"] = [flops + mixing for flops, mixing in zip(cost["flops"], more, strict=True)]
         run = {"task": self.second.task, "method": "cascade", "seed": self.second.seed, "mix": self.mix}
-        seconds = self.first.seconds + self.second.seconds
+        seconds = sum(part.manifest.get("seconds", 0) for part in (self.first, self.second))
         return {"run": run, "data": self.second.manifest["data"], "cost": cost, "seconds": seconds}
 
     @cached_property
@@ -99,6 +100,22 @@ def cascade(first: Record, second: Record, mix: float = 0.0) -> Cascaded:
         if classes[0] != classes[1]:
             raise TrecxError(f"{both}: one has {classes[0]} classes, the other {classes[1]}, choose the same number")
     return Cascaded(second.folder, first, second, mix)
+
+
+def joined(records: Sequence[Record], mix: float = 0.0) -> Record:
+    """The record of one network as it is, or the cascade of two.
+
+    Raises:
+        TrecxError: as `cascade`, another number of records, or a share with one alone.
+    """
+    if not 1 <= len(records) <= 2:
+        raise TrecxError(f"{len(records)} records are impossible: give one, or two for a cascade")
+    if len(records) == 2:
+        return cascade(records[0], records[1], mix)
+    check_mix(mix)
+    if mix:
+        raise TrecxError("mix is a share of one network's answer in another's: give two records with it")
+    return records[0]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Wang et al. 2017; committees, Wang et al. 2020, whose members' answers are avera
 
 import copy
 from collections.abc import Iterable
+from math import log, log1p
 
 import torch
 import torch.nn.functional as F
@@ -90,13 +91,15 @@ class Cascade(nn.Module):
         `last` stops behind that exit (0 is the first). Where answers are mixed, the second network's logits are the
         logarithms of the mixtures.
         """
-        if self.mix:
-            return [answer.log() for answer in self.answers(x, last)]
         own = self.first.num_exits
         if last is not None and last < own:
             return self.first(self.resize[0](x), last=last)
-        later = None if last is None else last - own
-        return [*self.first(self.resize[0](x)), *self.second(self.resize[1](x), last=later)]
+        before = self.first(self.resize[0](x))
+        later = self.second(self.resize[1](x), last=None if last is None else last - own)
+        if self.mix:
+            kept = before[-1].float().log_softmax(1) + log(self.mix)
+            later = [torch.logaddexp(kept, y.float().log_softmax(1) + log1p(-self.mix)) for y in later]
+        return [*before, *later]
 
     def answers(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         """Softmax of every exit, mixed in the second network: (N, C, H, W) -> [(N, classes), ...].
@@ -139,7 +142,7 @@ class Cascade(nn.Module):
 
 
 def mixed_flops(classes: int, exits: int) -> list[int]:
-    """Exit of the second network -> FLOPs of all mixing up to it: the share of the first, then two a class and exit."""
+    """FLOPs of mixing, cumulative, by exit of the second network: one a class for the share kept, two for each exit."""
     return [classes * (1 + 2 * (k + 1)) for k in range(exits)]
 
 

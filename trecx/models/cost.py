@@ -5,11 +5,12 @@ included), both for one sample in inference:
 
 * `macs`: multiply-accumulates of convolutions and dense layers, nothing else.
 * `flops`: what keras-flops reports, the convention of the paper (its reference 54): 2 per MAC, 1 per
-  output element of a bias, 2 per element and 6 per channel of batch norm, 1 per element of a residual
-  sum or product, the window per output of a pooling, 5 per class of a softmax; ReLU, slices, concatenation and
-  resizing are free. Group, layer and instance norm take mean and variance from the sample itself, which
-  TensorFlow counts as 4 per element (the mean 1, the variance 3); applying them is 2 per element, 3 per
-  mean and variance, 3 per scale, which for batch norm makes its 6 per channel.
+  output element of a bias, 2 per element and 6 per channel of batch norm, 1 per element of a sum
+  or product (of maps or of answers), the window per output of a pooling, 5 per class of a softmax;
+  ReLU, slices, concatenation and resizing are free. Group, layer and instance norm take mean and
+  variance from the sample itself, which TensorFlow counts as 4 per element (the mean 1, the variance
+  3); applying them is 2 per element, 3 per mean and variance, 3 per scale, which for batch norm makes
+  its 6 per channel.
 
 `fvcore` is the figure of fvcore's default settings: MACs plus 2 per element of batch norm.
 

@@ -79,7 +79,7 @@ class EarlyExitNetwork(nn.Module):
 
     def answers(self, x: Tensor, last: int | None = None) -> list[Tensor]:
         """Softmax of every exit, cheapest first: (N, C, H, W) -> [(N, classes), ...]; `last` as in `forward`."""
-        return [logits.softmax(1) for logits in self(x, last=last)]
+        return [logits.float().softmax(1) for logits in self(x, last=last)]
 
     def predict(
         self, x: Tensor, threshold: float, before: Tensor | None = None, mix: float = 0.0
@@ -99,11 +99,14 @@ class EarlyExitNetwork(nn.Module):
             Softmax of the exit taken (N, classes), and the index of that exit (N,), 0 for the first.
 
         Raises:
-            TrecxError: threshold outside [0, 1], or an impossible share.
+            TrecxError: threshold outside [0, 1], an impossible share, or one of answers that do not fit the samples.
         """
         if not 0 <= threshold <= 1:
             raise TrecxError(f"threshold {threshold} is impossible: choose a confidence from 0 to 1")
         check_mix(mix)
+        if (before is None and mix) or (before is not None and before.shape != (len(x), self.num_classes)):
+            given = "none" if before is None else f"of shape {tuple(before.shape)}"
+            raise TrecxError(f"mixing needs answers of shape {(len(x), self.num_classes)} from before, not {given}")
         n = len(x) if x.is_cuda else AT_A_TIME
         kept = [None] * len(x.split(n)) if before is None else (mix * before).split(n)
         with inference(self):

@@ -11,7 +11,7 @@ import pandas as pd
 from trecx.analysis.beyond import CHOSEN, ROWS, SHARES, Benchmark, chosen
 from trecx.analysis.choice import MIX
 from trecx.analysis.explorer import UNITS
-from trecx.analysis.wording import MINUS, listed, sizes_in_words, trainings_in_words
+from trecx.analysis.wording import MINUS, before_the_baseline, listed, sizes_in_words, trainings_in_words
 from trecx.evaluation.stats import Interval
 
 Titles = Mapping[str, str]  # task -> what its benchmark is called
@@ -123,7 +123,7 @@ def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> s
     """What one would use for the fewest operations, a row a benchmark, with what it saves and its price (HTML)."""
     rows = []
     for task, row in chosen(frame).iterrows():
-        network = sizes_in_words(row["network"]).replace(", then the baseline", "").replace(" first", "", 1)
+        network = before_the_baseline(sizes_in_words(row["network"])).replace(" first", "", 1)
         network = network[0].lower() + network[1:] if network[1:2].islower() else network
         saved = percent(_saved(row)) + _few(row, ", ")
         price = [f"{_parameters(row, here[str(task)]):.0f} %", f"{row['worst case']:.0f} %"]
@@ -158,26 +158,36 @@ def heads_alone(frame: pd.DataFrame, titles: Titles) -> str:
     )
 
 
-def mixed(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> str:
-    """What mixing answers adds to the saving of smaller networks first, and, in rows of `beyond.mixing`, to others."""
-
-    def each(drop: float) -> str:
-        said = []
-        for task, benchmark in here.items():
-            both = [benchmark.best("cascade", drop, mixed=mixed) for mixed in (False, True)]
-            if both[0] and both[1]:
-                said.append(f"{both[1][1] - both[0][1]:.1f} on {titles[task]}")
-        return listed(said)
-
-    if not each(1):
+def mixed(shares: pd.DataFrame, tested: pd.DataFrame, titles: Titles) -> str:
+    """What mixing answers does on test, from rows of `trecx.analysis.beyond.mixing` and `mixing_on_test`."""
+    said = []
+    for drop, rows in tested.groupby("drop", sort=False):
+        each = []
+        for task, pair in rows.groupby("task", sort=False):
+            with_it, without = (_for_what(pair[pair["mixed"] == kind].iloc[0]) for kind in (True, False))
+            each.append(f"on {titles[str(task)]} {with_it}, and without mixing {without}")
+        where = "One point below the unmodified network" if drop else "At its own accuracy"
+        said.append(f"{where} it saves {'; '.join(each)}.")
+    if not said:
         return ""
-    others = frame[frame["way"] != ROWS["cascade"]]
-    most = max(float((others[f"{share:g}"] - others["0"]).max()) for share in SHARES)
-    return (
-        f"Where a sample goes on, the second network's answer may keep a share of {MIX:g} of the first one's "
-        f"(*answers mixed*). Points of saving that this adds on validation: {each(1)}; at the unmodified network's own "
-        f"accuracy, {each(0)}. Within one network with exits no share adds more than {most:.1f} points."
+    others = shares[shares["way"] != ROWS["cascade"]]
+    most = max((others[f"{share:g}"] - others["0"]).max() for share in SHARES) if len(others) else np.nan
+    dearer = tested.pivot(index=["task", "drop"], columns="mixed", values="given up")
+    return " ".join(
+        [
+            f"With *answers mixed*, what the second network says keeps a share of {MIX:g} of what the first one said; "
+            f"nothing is trained for it.",
+            *said,
+            *["Part of what it saves is accuracy that it gives up."] * bool((dearer[True] > dearer[False]).any()),
+            *[f"Within one network with exits no share adds more than {most:.1f} points on validation."]
+            * bool(np.isfinite(most)),
+        ]
     )
+
+
+def _for_what(row: Mapping[str, Any]) -> str:
+    lost = f"{row['given up']:.2f}".replace("-", MINUS)
+    return f"{row['saved']:.1f} % for {lost} points given up on test ({row['reached']} trainings reach it)"
 
 
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:

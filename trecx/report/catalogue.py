@@ -375,17 +375,17 @@ BEYOND = {
         Table(
             "tried",
             beyond.tried,
-            "Every setting that was trained, and cascades of two: what it saves one point below our own baseline, "
-            "beside what smaller networks without exits save; means over seeds, a seed that misses the accuracy on "
-            "validation saves nothing.",
+            "Every setting that was trained, and cascades of two, answers not mixed: what it saves one point below our "
+            "own baseline, beside what smaller networks without exits save; means over seeds, a seed that misses the "
+            "accuracy on validation saves nothing.",
             {"saved": "%", "static": "%", "given up": "points"},
             {"saved": ".1f", "static": ".1f", "given up": ".2f"},
         ),
         Table(
             "mixing",
             beyond.mixing,
-            "What the networks that validation chooses save on validation, by the share that an answer keeps of the "
-            "one before it; nothing is trained for it.",
+            "What networks save on validation by the share that an answer keeps of the one before it; nothing is "
+            "trained for it. The network of a row is the best one without mixing.",
             {"drop": "points"} | dict.fromkeys(map("{:g}".format, beyond.SHARES), "%"),
             dict.fromkeys(map("{:g}".format, beyond.SHARES), ".1f"),
         ),

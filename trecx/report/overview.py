@@ -16,7 +16,7 @@ from trecx.analysis import beyond, overview
 from trecx.analysis.claims import NOT_HERE, RULES, TOPICS
 from trecx.analysis.findings import Evidence, Finding
 from trecx.analysis.together import names
-from trecx.analysis.wording import evidence_text, in_a_line
+from trecx.analysis.wording import before_the_baseline, evidence_text, in_a_line
 from trecx.experiments.results import gather, widened
 from trecx.paper import paper
 from trecx.paths import BOOK, ROOT
@@ -76,7 +76,7 @@ def _beyond(ax: Axes, network: str, row: Any) -> None:
     look: dict[str, Any] = {"color": BEYOND, "marker": "D", "markersize": 7, "capsize": 3, "linestyle": "none"}
     ends = [[row.saved - row.low], [row.high - row.saved]] if np.isfinite(row.low) else None
     ax.errorbar([row.lost], [row.saved], ends, **look, label="best of other ways", zorder=6)
-    name = "\n".join(textwrap.wrap(network.removesuffix(", then the baseline"), 26))
+    name = "\n".join(textwrap.wrap(before_the_baseline(network), 26))
     top = (row.lost, row.high if np.isfinite(row.low) else row.saved)
     text = ax.annotate(name, top, (-8, 6), textcoords="offset points", va="bottom", fontsize=9.5)
     text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])

@@ -34,12 +34,15 @@ static void softmax(const float *logits, float share, float *answer)
 
 const float *mixed(int stage, const float *logits)
 {
-    static float kept[CLASSES], both[CLASSES];
+    static float last[CLASSES], kept[CLASSES], both[CLASSES];
 
-    if (stage == FIRST - 1)
-        softmax(logits, MIX, kept);
-    if (stage < FIRST)
+    if (stage < FIRST) { /* no sample that leaves here pays more than a copy */
+        for (int k = 0; k < CLASSES; k++)
+            last[k] = logits[k];
         return logits;
+    }
+    if (stage == FIRST)
+        softmax(last, MIX, kept);
     softmax(logits, 1.0f - MIX, both);
     for (int k = 0; k < CLASSES; k++)
         both[k] = logf(both[k] + kept[k]);

@@ -13,7 +13,8 @@ const float *run_stage(int stage, const int8_t *sample);
 int decide(const float *logits, float *confidence);
 
 #ifdef MIX
-/* What counts behind `stage`, as logits: the stage's own up to the end of the first network, then mixed with its last. */
+/* What counts behind `stage`, as logits: the stage's own in the first network, in the second one mixed with the first
+ * one's last. To be called behind every stage, in order. */
 const float *mixed(int stage, const float *logits);
 #else
 #define mixed(stage, logits) (logits)

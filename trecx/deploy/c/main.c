@@ -2,7 +2,7 @@
  *
  * The file: int32 number of samples, float32 threshold, then SAMPLE_BYTES int8 values a sample; a threshold above 1
  * runs every stage. One line a stage: sample, stage, class, confidence, ticks of the stage, ticks of its decision, stack
- * in bytes, logits. Floats are printed as the hexadecimal digits of their bits.
+ * in bytes, the stage's own logits (class and confidence are of the mixture, where answers are mixed). Floats are printed as the hexadecimal digits of their bits.
  */
 #include <stdio.h>
 #include <string.h>
