@@ -157,6 +157,24 @@ def test_the_share_that_is_mixed_is_the_best_on_the_validation_images_of_cifar_1
     assert max(beyond.SHARES, key=lambda share: row[f"{share:g}"]) == MIX
 
 
+@pytest.mark.parametrize(("accuracy", "kept"), [(0.85, False), (0.89, True)])
+def test_a_coin_between_two_networks_beats_a_third(tmp_path: Path, accuracy: float, kept: bool) -> None:
+    """3/4 of the filters cost 61 % of DS-CNN, half of them 31 %: the line from 84 to 90 % passes there at 86.6 %."""
+
+    def seeds(accuracy: float, width: float = 1.0) -> list[Record]:
+        runs = [Run("kws", "baseline", seed=s, width=width) for s in range(3)]
+        return [write_record(run, tmp_path, 4000, accuracy) for run in runs]
+
+    static = {f"width {width:g}": seeds(right, width) for width, right in ((0.75, accuracy), (0.5, 0.84))}
+    here = Benchmark(Results("quick", "kws", {"baseline": seeds(0.9)}, static=static))
+    found = [float(np.mean([t.final_accuracy for t in one.traces("val")])) for one in here.made[:3]]
+    costs = [one.records[0].cost()[-1] / here.base for one in here.made[:3]]
+    line = found[2] + (found[0] - found[2]) * (costs[1] - costs[2]) / (1 - costs[2])
+    assert (found[1] > line) == kept
+    labels = ["Baseline", *["Baseline, width 0.75"] * kept, "Baseline, width 0.5"]
+    assert [one.label for one in here.ladder] == labels
+
+
 def test_every_way_has_a_row_on_every_task(table: pd.DataFrame) -> None:
     ways = [title for way, title in beyond.ROWS.items() if way != "nested"]  # no such record here
     for drop in (5, 0):

@@ -96,17 +96,26 @@ class Benchmark:
 
     @cached_property
     def ladder(self) -> list[Candidate]:
-        """Networks without exits, dearest first, the unmodified one first; none that a cheaper one equals.
+        """Networks without exits, dearest first, the unmodified one first; none that a coin between two others beats.
 
         Of networks with exits, those that are left when all exits go belong here: a trunk that ends early.
         """
         rungs = [one for one in self.made if one.family == "static" and one.records[0].cost(self.unit)[-1] < self.base]
-        kept: list[Candidate] = []
-        for one in sorted(rungs, key=lambda rung: rung.records[0].cost(self.unit)[-1]):  # cheapest first
-            accuracy = np.mean([trace.final_accuracy for trace in one.traces("val")])
-            if not kept or accuracy > np.mean([trace.final_accuracy for trace in kept[-1].traces("val")]):
-                kept.append(one)
-        return [self.made[0], *reversed(kept)]
+        kept: list[tuple[float, float, Candidate]] = []  # cost, accuracy on validation
+        for one in [*sorted(rungs, key=lambda rung: rung.records[0].cost(self.unit)[-1]), self.made[0]]:
+            accuracy = float(np.mean([trace.final_accuracy for trace in one.traces("val")]))
+            if one is not self.made[0] and kept and accuracy <= kept[-1][1]:
+                continue
+            point = float(one.records[0].cost(self.unit)[-1]), accuracy, one
+            while len(kept) > 1 and not _above(kept[-2], kept[-1], point):
+                kept.pop()
+            kept.append(point)
+        return [one for _, _, one in reversed(kept)]
+
+
+def _above(left: tuple[float, float, Any], middle: tuple[float, float, Any], right: tuple[float, float, Any]) -> bool:
+    """Whether a point (cost, accuracy) lies above the straight line between two others."""
+    return (middle[1] - left[1]) * (right[0] - left[0]) > (right[1] - left[1]) * (middle[0] - left[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,6 +90,7 @@ def candidates(found: Results) -> list[Candidate]:
     for first, second in product(smaller, larger):
         if first.records[0].cost()[-1] < second.records[0].cost()[-1] and _seeds(first) & _seeds(second):
             size, comma, more = first.label.removeprefix("Baseline, ").partition(", ")
+            size = f"trunk that {size}" if size.startswith("ends") else size
             label = f"{size} first{comma}{more}, then {_then(second.label)}"
             for mix, name in ((0.0, label), (MIX, label + MIXED)):
                 both = [cascade(*pair, mix) for pair in pairs(first.records, second.records)]
