@@ -146,6 +146,7 @@ def test_mixing_is_held_against_the_best_without_it_on_test(found: dict[str, Res
             assert [row[key] for key in ("saved", "given up", "reached")] == [
                 expected[key] for key in ("saved", "given up", "reached")
             ]
+    assert beyond.mixing_on_test({}).columns.tolist() == table.columns.tolist()
     both = [(task, drop) for task in found for drop in beyond.DROPS]
     mixes = [pair for pair in both if (best := here[pair[0]].best("cascade", pair[1])) and best[0].mix]
     assert {*table.groupby(["task", "drop"]).groups} == {*mixes} if mixes else table.empty

@@ -228,7 +228,7 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     if options.points != 0 and not 2 <= options.points <= MOST_POINTS:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
-    record = joined([open_record(name) for name in (options.record, options.second) if name], options.mix)
+    record = joined([open_record(name) for name in (options.record, options.second) if name is not None], options.mix)
     trace = record.trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
     curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)

@@ -430,7 +430,7 @@ def mixing_on_test(here: Mapping[str, Benchmark]) -> pd.DataFrame:
     Columns: task, drop, mixed (whether it does), network, saved (percent), given up (points on test), reached (seeds
     that keep the accuracy on validation); two rows a task and drop.
     """
-    rows = []
+    columns, rows = ("network", "saved", "given up", "reached"), []
     for drop in DROPS:
         for task, benchmark in here.items():
             both = [benchmark.best("cascade", drop, mixed=mixed) for mixed in (True, False)]
@@ -439,8 +439,8 @@ def mixing_on_test(here: Mapping[str, Benchmark]) -> pd.DataFrame:
             for one, score in (best for best in both if best):
                 line = saving(benchmark, one, drop, score).row(memory=False)
                 row = {"task": task, "drop": drop, "mixed": bool(one.mix)}
-                rows.append(row | {name: line[name] for name in ("network", "saved", "given up", "reached")})
-    return pd.DataFrame(rows)
+                rows.append(row | {name: line[name] for name in columns})
+    return pd.DataFrame(rows, columns=["task", "drop", "mixed", *columns])
 
 
 def recommendations(
