@@ -169,7 +169,7 @@ def mixed(shares: pd.DataFrame, tested: pd.DataFrame, titles: Titles) -> str:
         where = "One point below the unmodified network" if drop else "At its own accuracy"
         said.append(f"{where} it saves {'; '.join(each)}.")
     if not said:
-        return ""
+        return "Nothing here: on no benchmark does validation choose to mix answers."
     others = shares[shares["way"] != ROWS["cascade"]]
     most = max((others[f"{share:g}"] - others["0"]).max() for share in SHARES) if len(others) else np.nan
     dearer = tested.pivot(index=["task", "drop"], columns="mixed", values="given up")
