@@ -82,6 +82,7 @@ TOGETHER |= {f"{table}-{task}" for table in ("prior", "table-1") for task in ("i
 TOGETHER |= {f"ablation-{name}" for name in ("placement", "placement-savings", "confidences", "transfer", "weight")}
 TOGETHER |= {"ablation-class"}
 TOGETHER |= {f"beyond-{name}" for name in ("best", "savings", "tried", "answers", "advice-point", "recommendations")}
+TOGETHER |= {"beyond-mixing"}
 
 
 @pytest.mark.slow
