@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from torch import nn
 
-from trecx import data
+from trecx import cli, data
 from trecx.data import store
 from trecx.data.mfcc import RATE
 from trecx.deploy import intact
@@ -189,3 +190,9 @@ def write_device_record(
     path = root / f"{intact.name(runs, given.get('mix', 0))}.json"
     path.write_text(json.dumps(manifest | given))
     return DeviceRecord(path)
+
+
+def curve(record: Record, capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
+    """What `python -m trecx curve` prints of a record; further words may name a second one."""
+    assert cli.main(["curve", str(record.folder), *words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)

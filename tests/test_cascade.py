@@ -20,7 +20,7 @@ from trecx.models.cost import head_costs, measure, peak_activations
 from trecx.tasks import TASKS
 from trecx.training.batches import resize, scale
 
-from .small import samples_per_layer, write_record
+from .small import curve, samples_per_layer, write_record
 
 
 def inputs(task: str, n: int = 16) -> torch.Tensor:
@@ -224,9 +224,8 @@ def test_the_curve_of_two_records_is_computed_by_hand(pair: tuple[Record, Record
 def test_the_command_line_prints_the_curve_of_two_records(
     pair: tuple[Record, Record], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = (str(record.folder) for record in pair)
-    assert main(["curve", first, second, "--points", "3", "--unit", "macs", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    first, second = pair
+    rows = curve(first, capsys, str(second.folder), "--points", "3", "--unit", "macs")
     assert [row["threshold"] for row in rows] == [1, 0.5, 0]
     assert rows[-1]["macs"] == pair[0].cost("macs")[0]
     assert rows[-1]["shares"] == [1, 0, 0, 0, 0]
@@ -238,8 +237,7 @@ def test_the_curve_of_two_records_may_mix_their_answers(
 ) -> None:
     """At threshold 1 the last exit's answer counts: half the first network's probabilities, half its own."""
     first, second = (str(record.folder) for record in pair)
-    assert main(["curve", first, second, "--mix", "0.5", "--points", "2", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = curve(pair[0], capsys, second, "--mix", "0.5", "--points", "2")
     ends = [np.exp(record.predictions["test_log_probs"][:, -1].astype(float)) for record in pair]
     right = (sum(ends).argmax(1) == pair[0].predictions["test_labels"]).mean()  # type: ignore[union-attr]
     assert rows[0]["accuracy"] == pytest.approx(100 * right)

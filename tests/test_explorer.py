@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trecx import cli, paths
+from trecx import paths
 from trecx.analysis import benchmark, device, explorer
 from trecx.analysis.beyond import Benchmark
 from trecx.analysis.compare import static_saving
@@ -24,7 +24,7 @@ from trecx.models.methods import METHODS
 from trecx.report import explorer as page
 
 from .browser import browser
-from .small import write_device_record, write_record
+from .small import curve, write_device_record, write_record
 
 SEEDS = (0, 1, 2)
 
@@ -91,12 +91,6 @@ def method(document: dict[str, Any], task: str, label: str) -> dict[str, Any]:
 
 def whole(shares: list[float]) -> np.ndarray:
     return np.append(shares, 1 - sum(shares))
-
-
-def curve(record: Record, capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
-    """What `python -m trecx curve` prints."""
-    assert cli.main(["curve", str(record.folder), "--json", *words]) == 0
-    return json.loads(capsys.readouterr().out)
 
 
 # --- The data ---

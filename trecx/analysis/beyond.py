@@ -398,16 +398,20 @@ def mixing(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | No
     """
     rows: list[dict[str, Any]] = []
     for task, benchmark in (here or benchmarks(found, unit)).items():
+        known: dict[str, dict[str, dict[float, float]]] = {}  # network -> share -> drop -> saved
         for drop in DROPS:
             for way in (way for way in ROWS if way != "static"):
                 best = benchmark.best(way, drop, mixed=False)
                 if best is None:
                     continue
-                row: dict[str, Any] = {"task": task, "drop": drop, "way": ROWS[way], "network": best[0].label}
-                for share in SHARES:
-                    traces = [_mixed(record, share, benchmark.unit) for record in best[0].records]
-                    row[f"{share:g}"] = benchmark.on_validation(traces)[drop]
-                rows.append(row)
+                one = best[0]
+                if one.label not in known:
+                    known[one.label] = {
+                        f"{share:g}": benchmark.on_validation([_mixed(r, share, benchmark.unit) for r in one.records])
+                        for share in SHARES
+                    }
+                row: dict[str, Any] = {"task": task, "drop": drop, "way": ROWS[way], "network": one.label}
+                rows.append(row | {share: saved[drop] for share, saved in known[one.label].items()})
     return pd.DataFrame(rows)
 
 
@@ -433,10 +437,10 @@ def mixing_on_test(here: Mapping[str, Benchmark]) -> pd.DataFrame:
     columns, rows = ("network", "saved", "given up", "reached"), []
     for drop in DROPS:
         for task, benchmark in here.items():
-            both = [benchmark.best("cascade", drop, mixed=mixed) for mixed in (True, False)]
-            if both[0] is None or both[1] is None or not both[0][0].mix:
+            best, plain = (benchmark.best("cascade", drop, mixed=mixed) for mixed in (True, False))
+            if best is None or plain is None or not best[0].mix:
                 continue
-            for one, score in (best for best in both if best):
+            for one, score in (best, plain):
                 line = saving(benchmark, one, drop, score).row(memory=False)
                 row = {"task": task, "drop": drop, "mixed": bool(one.mix)}
                 rows.append(row | {name: line[name] for name in columns})
