@@ -431,7 +431,7 @@ def _mixed(record: Record, share: float, unit: str) -> Trace:
 def mixing_on_test(here: Mapping[str, Benchmark]) -> pd.DataFrame:
     """Where validation mixes the answers of a cascade: what it saves on test, beside the best one that does not.
 
-    Columns: task, drop, mixed (whether it does), network, saved (percent), given up (points on test), reached (seeds
+    Columns: task, drop, mixed (yes or no), network, saved (percent), given up (points on test), reached (seeds
     that keep the accuracy on validation); two rows a task and drop.
     """
     columns, rows = ("network", "saved", "given up", "reached"), []
@@ -442,7 +442,7 @@ def mixing_on_test(here: Mapping[str, Benchmark]) -> pd.DataFrame:
                 continue
             for one, score in (best, plain):
                 line = saving(benchmark, one, drop, score).row(memory=False)
-                row = {"task": task, "drop": drop, "mixed": bool(one.mix)}
+                row = {"task": task, "drop": drop, "mixed": "yes" if one.mix else "no"}
                 rows.append(row | {name: line[name] for name in columns})
     return pd.DataFrame(rows, columns=["task", "drop", "mixed", *columns])
 

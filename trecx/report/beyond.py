@@ -11,6 +11,7 @@ import pandas as pd
 from trecx.analysis.beyond import CHOSEN, ROWS, SHARES, Benchmark, chosen
 from trecx.analysis.choice import MIX
 from trecx.analysis.explorer import UNITS
+from trecx.analysis.gates import GATES, ONE
 from trecx.analysis.wording import MINUS, before_the_baseline, listed, sizes_in_words, trainings_in_words
 from trecx.evaluation.stats import Interval
 
@@ -158,17 +159,9 @@ def heads_alone(frame: pd.DataFrame, titles: Titles) -> str:
     )
 
 
-def mixed(shares: pd.DataFrame, tested: pd.DataFrame, titles: Titles) -> str:
-    """What mixing answers does on test, from rows of `trecx.analysis.beyond.mixing` and `mixing_on_test`."""
-    said = []
-    for drop, rows in tested.groupby("drop", sort=False):
-        each = []
-        for task, pair in rows.groupby("task", sort=False):
-            with_it, without = (_for_what(pair[pair["mixed"] == kind].iloc[0]) for kind in (True, False))
-            each.append(f"on {titles[str(task)]} {with_it}, and without mixing {without}")
-        where = "One point below the unmodified network" if drop else "At its own accuracy"
-        said.append(f"{where} it saves {'; '.join(each)}.")
-    if not said:
+def mixed(shares: pd.DataFrame, tested: pd.DataFrame) -> str:
+    """What mixing answers is, beside rows of `trecx.analysis.beyond.mixing_on_test`, which have what it saves."""
+    if not len(tested):
         return "Nothing here: on no benchmark does validation choose to mix answers."
     others = shares[shares["way"] != ROWS["cascade"]]
     most = max((others[f"{share:g}"] - others["0"]).max() for share in SHARES) if len(others) else np.nan
@@ -176,18 +169,32 @@ def mixed(shares: pd.DataFrame, tested: pd.DataFrame, titles: Titles) -> str:
     return " ".join(
         [
             f"With *answers mixed*, what the second network says keeps a share of {MIX:g} of what the first one said; "
-            f"nothing is trained for it.",
-            *said,
-            *["Part of what it saves is accuracy that it gives up."] * bool((dearer[True] > dearer[False]).any()),
+            f"nothing is trained for it. The table of mixed answers at the end of this page has what it saves on test.",
+            *["Part of what it saves is accuracy that it gives up."] * bool((dearer["yes"] > dearer["no"]).any()),
             *[f"Within one network with exits no share adds more than {most:.1f} points on validation."]
             * bool(np.isfinite(most)),
         ]
     )
 
 
-def _for_what(row: Mapping[str, Any]) -> str:
-    lost = f"{row['given up']:.2f}".replace("-", MINUS)
-    return f"{row['saved']:.1f} % for {lost} points given up on test ({row['reached']} trainings reach it)"
+def gated(frame: pd.DataFrame) -> str:
+    """Rows of `trecx.analysis.gates.gates` in words: how other rules of leaving change what is saved."""
+    rows = frame.pivot(index=["task", "way"], columns="rule")
+    said = []
+    for rule in GATES:
+        saved, lost = (rows[what][rule] - rows[what][ONE] for what in ("saved", "given up"))
+        said.append(
+            f"{rule[0].upper()}{rule[1:]} changes what they save by {_signed(saved.min(), 1)} to "
+            f"{_signed(saved.max(), 1)} percentage points, {_signed(saved.mean(), 1)} on average, and what they give "
+            f"up on test by {_signed(lost.mean())} points of accuracy on average."
+        )
+    return " ".join(said)
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    """With its sign, which zero has none of."""
+    rounded = round(value, digits) or 0.0
+    return f"{rounded:{'+' if rounded else ''}.{digits}f}".replace("-", MINUS)
 
 
 def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trecx.analysis import benchmark, beyond, device, tables, together
+from trecx.analysis import benchmark, beyond, device, gates, tables, together
 from trecx.analysis.claims import printed_counts
 from trecx.deploy import records as device_records
 from trecx.errors import TrecxError
@@ -388,6 +388,23 @@ BEYOND = {
             "trained for it. The network of a row is the best one without mixing.",
             {"drop": "points"} | dict.fromkeys(map("{:g}".format, beyond.SHARES), "%"),
             dict.fromkeys(map("{:g}".format, beyond.SHARES), ".1f"),
+        ),
+        Table(
+            "mixed",
+            lambda found: beyond.mixing_on_test(beyond.benchmarks(found)),
+            "Where validation mixes the answers of a cascade: what that saves on test, beside the best cascade that "
+            "does not mix; drop: below our own baseline.",
+            {"drop": "points", "saved": "%", "given up": "points"},
+            {"drop": "g", "saved": ".1f", "given up": ".2f"},
+        ),
+        Table(
+            "gates",
+            gates.gates,
+            "What the networks above save one point below our own baseline if another rule says who leaves early. A "
+            "rule is learned on validation, half of the samples for the other half; no network is trained, and what "
+            "the rule costs is left out. 95 % intervals over seeds and {samples}.",
+            {"saved": "%", "low": "%", "high": "%", "given up": "points"},
+            {"saved": ".1f", "low": ".1f", "high": ".1f", "given up": ".2f"},
         ),
     )
 }
