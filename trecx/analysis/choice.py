@@ -232,7 +232,7 @@ def _tested(best: _Choice, base: float, unit: str) -> Recommendation:
 
 def thresholds(traces: Sequence[Trace], n: int = _GRID) -> NDArray[np.float64]:
     """At most about `n` thresholds, falling from 1 to 0, evenly spread over how sure the networks' exits are."""
-    sure = [np.maximum.accumulate(trace.scores, axis=1).ravel() for trace in traces]
+    sure = [trace.highest.ravel() for trace in traces]
     inner = np.quantile(np.concatenate(sure), np.linspace(0, 1, n)) if sure[0].size else []
     return np.unique(np.append(inner, [0.0, 1.0]))[::-1]
 

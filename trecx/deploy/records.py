@@ -272,8 +272,7 @@ def _curve(made: Export) -> dict[str, Any]:
     if exits == 1:
         alone = {"val": [val.final_accuracy], "test": [test.final_accuracy]}
         return {"thresholds": [None], **alone, "shares": [[1.0]], "val_shares": [[1.0]]}
-    best = np.maximum.accumulate(val.scores, axis=1)
-    levels = np.quantile(best, np.linspace(0, 1, LEVELS))
+    levels = np.quantile(val.highest, np.linspace(0, 1, LEVELS))
     grid = np.unique([float(f"{level:.6g}") for level in (0.0, *levels, 1.0)])[::-1]
     on_val, on_test = at_thresholds(val, grid), at_thresholds(test, grid)
     return {

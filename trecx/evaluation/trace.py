@@ -121,6 +121,11 @@ class Trace:
     def final_accuracy(self) -> float:
         return float(self.correct[:, -1].mean())
 
+    @cached_property
+    def highest(self) -> np.ndarray:
+        """R_k (n, K-1): the highest score up to each early exit k."""
+        return np.maximum.accumulate(self.scores, axis=1)
+
     def take(self, index: np.ndarray) -> "Trace":
         """The same network on the samples `index`, repeats allowed (for the bootstrap)."""
         taken = Trace(self.scores[index], self.correct[index], self.cost, self.rule)
@@ -137,9 +142,9 @@ class Trace:
 
     @cached_property
     def _order(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Of each early exit k: samples sorted by R_k, the highest score up to there; R_k; right at k less at k + 1."""
+        """Of each early exit k: samples sorted by R_k; R_k; right at k less at k + 1."""
         made = []
-        for k, best in enumerate(np.maximum.accumulate(self.scores, axis=1).T):
+        for k, best in enumerate(self.highest.T):
             order = np.argsort(best)
             swap = self.correct[order, k].astype(int) - self.correct[order, k + 1]
             made.append((order.astype(np.int32), best[order], swap.astype(np.int8)))
@@ -148,9 +153,8 @@ class Trace:
     @cached_property
     def _levels(self) -> tuple[np.ndarray, np.ndarray]:
         """Every threshold that can change the routing, rising from 0 to 1, and which of them is R_k (n, K-1)."""
-        best = np.maximum.accumulate(self.scores, axis=1)
-        levels, place = np.unique(np.append(best.ravel(), [0.0, 1.0]), return_inverse=True)
-        return levels, place[:-2].reshape(best.shape).astype(np.int32)
+        levels, place = np.unique(np.append(self.highest.ravel(), [0.0, 1.0]), return_inverse=True)
+        return levels, place[:-2].reshape(self.highest.shape).astype(np.int32)
 
     def leave(self, threshold: float) -> np.ndarray:
         """Exit (n,), counted from 0, at which each sample leaves for this threshold (eq. 1)."""

@@ -5,7 +5,7 @@ Wang et al. 2017; committees, Wang et al. 2020, whose members' answers are avera
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import log, log1p
 
 import torch
@@ -16,6 +16,8 @@ from trecx.errors import TrecxError, check_choice
 from trecx.models.heads import ConcatHead, ExitHead, FinalHead
 from trecx.models.methods import Rule
 from trecx.models.network import RULES, EarlyExitNetwork, check_mix, inference, stages
+
+Run = Callable[[EarlyExitNetwork, Tensor, int | None], list[Tensor]]  # of a network: inputs and `last` -> by exit
 
 
 class Resize(nn.Module):
@@ -91,12 +93,8 @@ class Cascade(nn.Module):
         `last` stops behind that exit (0 is the first). Where answers are mixed, the second network's logits are the
         logarithms of the mixtures.
         """
-        own = self.first.num_exits
-        if last is not None and last < own:
-            return self.first(self.resize[0](x), last=last)
-        before = self.first(self.resize[0](x))
-        later = self.second(self.resize[1](x), last=None if last is None else last - own)
-        if self.mix:
+        before, later = self._both(lambda part, inputs, last: part(inputs, last=last), x, last)
+        if self.mix and later:
             kept = before[-1].float().log_softmax(1) + log(self.mix)
             later = [torch.logaddexp(kept, y.float().log_softmax(1) + log1p(-self.mix)) for y in later]
         return [*before, *later]
@@ -106,15 +104,19 @@ class Cascade(nn.Module):
 
         `last` stops behind that exit (0 is the first); the cost report measures such prefixes.
         """
-        own = self.first.num_exits
-        if last is not None and last < own:
-            return self.first.answers(self.resize[0](x), last)
-        before = self.first.answers(self.resize[0](x))
-        later = self.second.answers(self.resize[1](x), None if last is None else last - own)
-        if self.mix:
+        before, later = self._both(lambda part, inputs, last: part.answers(inputs, last), x, last)
+        if self.mix and later:
             kept = self.mix * before[-1]
             later = [kept + (1 - self.mix) * softmax for softmax in later]
         return [*before, *later]
+
+    def _both(self, run: Run, x: Tensor, last: int | None) -> tuple[list[Tensor], list[Tensor]]:
+        """What `run` makes of each network's input, an entry an exit, the second network's not yet mixed."""
+        own = self.first.num_exits
+        if last is not None and last < own:
+            return run(self.first, self.resize[0](x), last), []
+        before = run(self.first, self.resize[0](x), None)
+        return before, run(self.second, self.resize[1](x), None if last is None else last - own)
 
     def predict(self, x: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Classify with early exit: the second network does not run for a sample that has left the first.
