@@ -90,6 +90,21 @@ def test_what_is_missing_is_said_with_the_command_that_installs_it(monkeypatch: 
         needs.programs("the Cortex-M build", needs.CORTEX_M)
 
 
+@pytest.mark.parametrize("found", [False, True])
+def test_a_compiler_without_its_c_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    """GCC prints the path of a file that it has, and else the name that it was given."""
+    for program in needs.CORTEX_M:
+        script = "echo /usr/lib/picolibc.specs" if found else 'echo "${1#*=}"'
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    if found:
+        needs.programs("the Cortex-M build", needs.CORTEX_M)
+        return
+    with pytest.raises(TrecxError, match=r"needs picolibc\.specs: run `apt-get install picolibc-arm-none-eabi`"):
+        needs.programs("the Cortex-M build", needs.CORTEX_M)
+
+
 def test_int8_by_hand() -> None:
     """Scale 0.5 and zero point 3: halves of a step go to even, and what does not fit is cut."""
     x = np.array([0, 0.25, 0.75, -0.5, 1000, -1000], dtype=np.float32)

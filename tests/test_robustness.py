@@ -98,6 +98,11 @@ def test_what_is_no_audio_is_told_in_one_sentence(audio: Path, tmp_path: Path) -
     (tmp_path / "yes" / "slow.wav").write_bytes(b"RIFF")
     with pytest.raises(TrecxError, match=r"slow\.wav is no 16-bit recording"):
         robustness.read_clips(tmp_path, audio / "_background_noise_")
+    write_wav(tmp_path / "yes" / "slow.wav", np.zeros(8000))
+    whole = (tmp_path / "yes" / "slow.wav").read_bytes()
+    (tmp_path / "yes" / "slow.wav").write_bytes(whole[:-2001])
+    with pytest.raises(TrecxError, match=r"slow\.wav is no .*ends too early: of 8000 samples 6999 are there"):
+        robustness.read_clips(tmp_path, audio / "_background_noise_")
     (tmp_path / "yes" / "slow.wav").unlink()
     (tmp_path / "testing_list.txt").write_text("yes/gone.wav\n")
     with pytest.raises(TrecxError, match=r"gone\.wav is no 16-bit recording .*No such file"):

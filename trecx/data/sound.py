@@ -20,9 +20,13 @@ def read_wav(file: Path | BinaryIO, name: object) -> NDArray[np.int16]:
     try:
         with wave.open(str(file) if isinstance(file, Path) else file) as sound:
             form = (sound.getframerate(), sound.getnchannels(), sound.getsampwidth())
-            if form == (RATE, 1, 2):
-                return np.frombuffer(sound.readframes(sound.getnframes()), dtype="<i2")
-        problem = f"{form}: rate in Hz, channels, bytes a sample"
+            promised, content = sound.getnframes(), sound.readframes(sound.getnframes())
+        if form != (RATE, 1, 2):
+            problem = f"{form}: rate in Hz, channels, bytes a sample"
+        elif len(content) != 2 * promised:
+            problem = f"it ends too early: of {promised} samples {len(content) // 2} are there"
+        else:
+            return np.frombuffer(content, dtype="<i2")
     except (OSError, EOFError, ValueError, wave.Error) as error:
         problem = " ".join(str(error).split()) or "it ends too early"
     raise unfit(name, problem)
