@@ -12,8 +12,8 @@ from trecx.cli import main
 from trecx.errors import TrecxError
 from trecx.evaluation.risk import certified_threshold, excess_pvalue
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import cascade
-from trecx.experiments.records import Record
+from trecx.experiments.composed import Cascaded, cascade, joined
+from trecx.experiments.records import Record, open_record
 from trecx.experiments.results import Results, alike
 from trecx.experiments.runs import Run
 
@@ -184,6 +184,10 @@ def test_the_recommendation_is_the_cheapest_on_validation(found: Results, loss: 
     assert made.low <= made.saved <= made.high
     assert made.worst_case == pytest.approx(one.records[0].cost(unit)[-1] / base)
     assert made.params == one.records[0].params
+    parts = [(r.first, r.second) if isinstance(r, Cascaded) else (getattr(r, "whole", r),) for r in one.records]
+    names = [[part.name for part in of_a_seed] for of_a_seed in parts]
+    assert [[*of_a_seed] for of_a_seed in made.records] == names
+    assert made.mix == one.mix
 
 
 def test_the_test_set_is_touched_for_the_chosen_one_only(found: Results, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,13 +268,25 @@ def test_recommendations_of_published_records(
     """Two exits in a trunk that ends early save 49 %; a narrow network before a nested one 78 %, 76 % guaranteed."""
     assert main(["recommend", "--task", task, *options, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert [*answer] == [*asdict(Recommendation("", 0, 0, 0, 0, 0, 0, 0, 0))]
+    assert [*answer] == [*asdict(Recommendation("", 0, 0, 0, 0, 0, 0, 0, 0, (), 0))]
     assert answer["saved"] >= least
     if (task, options) == ("kws", []):
         assert answer["saved"] == pytest.approx(0.7786, abs=1e-4)
         assert answer["method"] == "width 0.25 first, then the nested network"
         assert answer["worst_case"] < 1
+        made = [joined([open_record(name) for name in names], answer["mix"]) for names in answer["records"]]
+        right = [record.trace().outcome(answer["threshold"])[0].mean() for record in made]
+        assert np.mean(right) == pytest.approx(answer["accuracy"])
     assert answer["low"] <= answer["saved"] <= answer["high"]
+
+
+@pytest.mark.slow
+def test_the_answer_names_what_other_commands_take(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "--task", "ic"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    command = ["curve", *rows["records"].split(), "--mix", rows["mix"], "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)
 
 
 def test_loss_and_budget_are_two_questions(capsys: pytest.CaptureFixture[str]) -> None:

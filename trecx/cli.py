@@ -248,6 +248,8 @@ def _recommend(options: argparse.Namespace) -> dict[str, Any]:
     loss = 1.0 if options.loss is None else options.loss
     limits = {"loss": loss, "budget": options.budget, "guarantee": options.guarantee}
     found = asdict(recommend(alike(options.task), unit=options.unit, **limits))
+    if not options.json:  # what `curve`, `export` and `device` take, of the first seed
+        found["records"] = " ".join(found["records"][0])
     # JSON has no NaN: an interval that too few seeds cannot give is null.
     return {key: None if value != value else value for key, value in found.items()}
 

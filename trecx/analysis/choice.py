@@ -16,7 +16,7 @@ from trecx.errors import TrecxError
 from trecx.evaluation.risk import certified_threshold
 from trecx.evaluation.stats import paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import MIXED, Cascaded, cascade, remainder, shorten, shortenings
+from trecx.experiments.composed import MIXED, Cascaded, cascade, remainder, shorten, shortenings, sources
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 from trecx.models.methods import METHODS
@@ -145,6 +145,8 @@ class Recommendation:
         exit_rate: share of the samples that leaves before the final exit.
         params: parameters of all networks together.
         worst_case: cost of a sample that goes through everything, as a share of the unmodified network's.
+        records: by seed, the names of the records of its networks, a cascade's first network first.
+        mix: the share that answers keep of a cascade's first network, 0 for none.
     """
 
     method: str
@@ -156,6 +158,8 @@ class Recommendation:
     exit_rate: float
     params: int
     worst_case: float
+    records: tuple[tuple[str, ...], ...]
+    mix: float
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,8 @@ def _tested(best: _Choice, base: float, unit: str) -> Recommendation:
         exit_rate=float(np.mean(early)),
         params=one.records[0].params,
         worst_case=float(traces[0].cost[-1] / base),
+        records=tuple(tuple(part.name for part in sources(record)) for record in one.records),
+        mix=one.mix,
     )
 
 

@@ -198,6 +198,13 @@ def remainder(exits: Sequence[str], end: str) -> str:
     return f"{kept}, ends after {end}" if end else kept
 
 
+def sources(record: Record) -> tuple[Record, ...]:
+    """The records of trained networks that this one is made from, a cascade's first network first; else the record."""
+    if isinstance(record, Cascaded):
+        return *sources(record.first), *sources(record.second)
+    return (record.whole,) if isinstance(record, Shortened) else (record,)
+
+
 def network_of(record: Record, *, trained: bool = False) -> Network:
     """The network of a record, also of one made from others; `trained`: with its weights.
 
