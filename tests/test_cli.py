@@ -95,3 +95,25 @@ def test_train_evaluate_and_curve(
     assert main(["curve", Path(record).name, "--points", "3", "--json"]) == 0
     assert [row["threshold"] for row in json.loads(capsys.readouterr().out)] == [1.0, 0.5, 0.0]
     assert trecx("evaluate", record, "--threshold", "1.5").returncode == 2
+
+
+def test_a_table_is_as_wide_as_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long cells take several lines there; in a pipe a row stays a line."""
+    rows = [
+        {"way": "a smaller network " * 5 + f"number {k}", "saved": "50.0 [46.1, 54.0]", "seeds": k} for k in (3, 10)
+    ]
+    monkeypatch.setitem(cli._COMMANDS, "models", lambda options: rows)
+    assert cli.main(["models"]) == 0
+    piped = capsys.readouterr().out.splitlines()
+    assert len(piped) == 3
+    assert [line.split()[-1] for line in piped] == ["seeds", "3", "10"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= 60
+    assert " ".join(" ".join(line.split()) for line in lines).count("smaller") == 10
+    assert sum(line.endswith(" 50.0 [46.1, 54.0]      3") for line in lines) == 1

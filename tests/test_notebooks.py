@@ -499,3 +499,19 @@ def test_what_stands_below_a_picture_is_no_figure_of_its_own() -> None:
     assert [*picture.outputs[0].data] == ["image/svg+xml"]
     assert [*below.outputs[0].data] == ["text/html"]
     assert (len(picture.outputs), below.metadata["tags"], "mystnb" in below.metadata) == (1, ["remove-input"], False)
+
+
+def test_a_table_for_a_terminal_looks_as_on_the_page() -> None:
+    frame = pd.DataFrame(
+        {"way": ["T-RecX", "nested"], "saved": [8.854, None], "low": [-7.75, None], "high": [25.46, None]}
+        | {"gain": [1.0, 2.0], "gain, low": [0.5, np.nan], "gain, high": [1.5, np.nan], "reached": [True, False]}
+        | {"parameters": [78666.0, np.nan]}
+    )
+    texts = pages.printed(frame, {"saved": "%", "cost": "MFLOPs"}, {"saved": ".1f", "low": ".1f", "high": ".1f"}, "-")
+    assert texts.to_dict("list") == {
+        "way": ["T-RecX", "nested"],
+        "saved (%)": ["8.9 [-7.8, 25.5]", "-"],
+        "gain": ["1 [0.5, 1.5]", "2"],
+        "reached": ["yes", "no"],
+        "parameters": ["78,666", "-"],
+    }

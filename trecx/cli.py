@@ -3,10 +3,13 @@
 import argparse
 import json
 import math
+import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from trecx.command import Parser, guarded
@@ -15,6 +18,8 @@ from trecx.models.methods import METHODS
 from trecx.tasks import TASKS
 
 MOST_POINTS = 100_000  # of a curve on a grid; a test set has fewer different thresholds
+_GAP, _NARROWEST = 2, 14  # of a printed table, in characters: between columns, and of one whose cells are broken
+_NUMBER = re.compile(r"[-+\d., \[\]/]*$")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -334,10 +339,12 @@ def _with_points_as_columns(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _results(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from trecx.report.catalogue import table
+    from trecx.report.catalogue import as_text, table
 
     frame = table(options.results, options.table or "")
     _say("accuracies, exit rates and savings in percent, differences in points, costs in MFLOPs")
+    if not options.json:
+        return as_text(options.results, options.table or "", frame).to_dict("records")
     # Through JSON, which has no NaN: an accuracy that was not reached is null.
     return json.loads(frame.to_json(orient="records", double_precision=6))
 
@@ -370,15 +377,30 @@ def _finite(answer: Any) -> Any:
 
 
 def _text(answer: Any) -> str:
-    import pandas as pd
-
     if isinstance(answer, list):
-        frame = pd.DataFrame(answer)
-        for column in frame:
-            frame[column] = [_cell(value) for value in frame[column]]
-        return frame.to_string(index=False)
+        return _table([{str(key): _cell(value) for key, value in row.items()} for row in answer])
     width = max(map(len, answer))
     return "\n".join(f"{key:{width}}  {_cell(value)}" for key, value in answer.items())
+
+
+def _table(rows: list[dict[str, str]]) -> str:
+    """Columns under their names; on a terminal as wide as that, long cells on several lines, else a line a row."""
+    import tabulate
+
+    if not rows:
+        return ""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = [names, *([row.get(name, "-") for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    right = [all(map(_NUMBER.match, cells)) for _, *cells in zip(*table, strict=True)]
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - _GAP * (len(names) - 1)
+        while sum(widths) > room and max(widths) > _NARROWEST:
+            widths[widths.index(max(widths))] -= 1
+        table = [["\n".join(wrap(cell, n)) for cell, n in zip(row, widths, strict=True)] for row in table]
+    tabulate.MIN_PADDING = 0  # a column is no wider than its longest cell or its name
+    sides = ["right" if number else "left" for number in right]
+    return tabulate.tabulate(table[1:], table[0], tablefmt="plain", disable_numparse=True, colalign=sides)
 
 
 def _cell(value: Any) -> str:

@@ -19,7 +19,7 @@ from trecx.errors import TrecxError
 from trecx.experiments import reference
 from trecx.experiments.records import Record
 from trecx.experiments.results import alike, gather, published
-from trecx.report.page import show_table
+from trecx.report.page import printed, show_table
 from trecx.tasks import TASKS
 
 ALL = "all"  # the name of all benchmarks together for `python -m trecx results`
@@ -70,6 +70,11 @@ class Table:
             missing=self.missing,
             folded=folded,
         )
+
+    def printed(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A frame in the words and numbers of the page, for a terminal, see `trecx.report.page.printed`."""
+        units = {c: u.format(cost=tables.cost_unit("flops")) for c, u in self.units.items()}
+        return printed(frame, units, self.formats, "-" if self.missing == "–" else self.missing)
 
 
 def _each(columns: str, value: str) -> dict[str, str]:
@@ -509,6 +514,36 @@ def table(results: str, name: str = "") -> pd.DataFrame:
     Raises:
         TrecxError: unknown results or table, a run without a published record, or nothing in it.
     """
+    name, known = _entry(results, name)
+    if results == reference.GROUP:
+        return known()
+    if results == device_records.GROUP:
+        on_a_device = known.compute(device_records.published(whole=False))
+        if on_a_device.empty:
+            raise TrecxError(f"table {name} is empty: {results} has no record for it")
+        return on_a_device
+    found: Any
+    if results == BEYOND_NAME:
+        found = {task: alike(task) for task in TASKS}
+    else:
+        found = gather("published") if results == ALL else published(results)
+    try:
+        frame: pd.DataFrame = known.compute(found)
+    except KeyError as error:
+        raise TrecxError(f"table {name} needs records of {error}, which {results} does not have") from error
+    if frame.empty:
+        raise TrecxError(f"table {name} is empty: {results} has no run for it")
+    return frame
+
+
+def as_text(results: str, name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame that `table` gave for these results and this name, in the words and numbers of the book's pages."""
+    known = _entry(results, name)[1]
+    return known.printed(frame) if isinstance(known, Table) else printed(frame, missing="-")
+
+
+def _entry(results: str, name: str) -> tuple[str, Any]:
+    """Name and entry of a table, the main one of these results without a name."""
     of_many: dict[str, Mapping[str, Any]] = {
         ALL: TOGETHER,
         BEYOND_NAME: BEYOND,
@@ -519,22 +554,4 @@ def table(results: str, name: str = "") -> pd.DataFrame:
     name = name or {ALL: "headline", BEYOND_NAME: "savings", device_records.GROUP: "savings"}.get(results, "standalone")
     if name not in known:
         raise TrecxError(f"unknown table {name!r}: choose one of {', '.join(known)}")
-    if results == reference.GROUP:
-        return RELEASED[name]()
-    if results == device_records.GROUP:
-        on_a_device = ON_A_DEVICE[name].compute(device_records.published(whole=False))
-        if on_a_device.empty:
-            raise TrecxError(f"table {name} is empty: {results} has no record for it")
-        return on_a_device
-    found: Any
-    if results == BEYOND_NAME:
-        found = {task: alike(task) for task in TASKS}
-    else:
-        found = gather("published") if results == ALL else published(results)
-    try:
-        frame: pd.DataFrame = known[name].compute(found)
-    except KeyError as error:
-        raise TrecxError(f"table {name} needs records of {error}, which {results} does not have") from error
-    if frame.empty:
-        raise TrecxError(f"table {name} is empty: {results} has no run for it")
-    return frame
+    return name, known[name]

@@ -106,10 +106,8 @@ def show_table(
     _write_csv(name, csv)
 
     head, body = [], []
-    numeric = {c: pd.api.types.is_numeric_dtype(df[c]) and df[c].dtype != bool for c in columns}
-    # Counts that share a column with a gap are floats to pandas, but should not look like floats.
-    default = {c: ",.0f" if numeric[c] and (df[c].dropna() % 1 == 0).all() else ".4g" for c in columns}
-    forms = {c: (formats or {}).get(c, default[c]) for c in columns}
+    numeric = {c: _is_numeric(df[c]) for c in columns}
+    forms = _forms(df, formats)
     with_ends = _estimates(columns)
     shown = [c for c in columns if not (with_ends and c in ("low", "high"))]
     for c in shown:
@@ -140,6 +138,44 @@ def show_table(
         table, title = f"<details>{summary}\n{table}</details>\n", ""
     page = f'<figure class="trecx-table" id="table-{name}">\n{title}{table}</figure>'
     display({"text/html": page, "text/plain": f"{caption}\n{df.to_string(index=False)}"}, raw=True)
+
+
+def printed(
+    df: pd.DataFrame,
+    units: Mapping[str, str] | None = None,
+    formats: Mapping[str, str | Callable[[Any], str]] | None = None,
+    missing: str = "–",
+) -> pd.DataFrame:
+    """A table in the words and numbers of the page, for a terminal: texts only, intervals beside their estimates.
+
+    Arguments as of `show_table`; units and formats of columns that the table lacks are passed over.
+    """
+    forms, shown = _forms(df, formats), pd.DataFrame(index=df.index)
+    ends = {c: (f"{c}, low", f"{c}, high") for c in df if f"{c}, low" in df}
+    if with_ends := _estimates([*df.columns]):
+        ends[with_ends] = ("low", "high")
+    for c in df:
+        if any(c in both for both in ends.values()):
+            continue
+        texts = [_text(value, forms[c], missing) for value in df[c]]
+        if c in ends:
+            low, high = ([_text(value, forms[name], "") for value in df[name]] for name in ends[c])
+            texts = [f"{t} [{a}, {b}]" if a and b else t for t, a, b in zip(texts, low, high, strict=True)]
+        shown[f"{c} ({units[c]})" if units and c in units else c] = texts
+    return shown
+
+
+def _forms(
+    df: pd.DataFrame, formats: Mapping[str, str | Callable[[Any], str]] | None
+) -> dict[str, str | Callable[[Any], str]]:
+    """How each column's values look: as said, or by what they are."""
+    # Counts that share a column with a gap are floats to pandas, but should not look like floats.
+    default = {c: ",.0f" if _is_numeric(df[c]) and (df[c].dropna() % 1 == 0).all() else ".4g" for c in df}
+    return {c: (formats or {}).get(c, default[c]) for c in df}
+
+
+def _is_numeric(column: "pd.Series[Any]") -> bool:
+    return pd.api.types.is_numeric_dtype(column) and column.dtype != bool
 
 
 def _breakable(text: str) -> str:
@@ -281,4 +317,6 @@ def _text(value: Any, form: str | Callable[[Any], str], missing: str) -> str:
         return missing
     if callable(form):
         return form(value)
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
     return format(value, form) if _is(value, float) else str(value)
