@@ -268,7 +268,7 @@ def test_recommendations_of_published_records(
     """Two exits in a trunk that ends early save 49 %; a narrow network before a nested one 78 %, 76 % guaranteed."""
     assert main(["recommend", "--task", task, *options, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert [*answer] == [*asdict(Recommendation("", 0, 0, 0, 0, 0, 0, 0, 0, (), 0))]
+    assert [*answer] == [*asdict(Recommendation("", 0, 0, 0, 0, 0, 0, 0, 0, (), 0, None, ""))]
     assert answer["saved"] >= least
     if (task, options) == ("kws", []):
         assert answer["saved"] == pytest.approx(0.7838, abs=1e-4)
@@ -281,12 +281,27 @@ def test_recommendations_of_published_records(
 
 
 @pytest.mark.slow
-def test_the_answer_names_what_other_commands_take(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recommend", "--task", "ic"]) == 0
+@pytest.mark.parametrize("task", ["ic", "kws", "vww"])
+def test_the_answer_names_what_other_commands_take(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Records with weights, which `export` and `device` need; `curve` gives what the answer says, but for the seed."""
+    assert main(["recommend", "--task", task]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    command = ["curve", *rows["records"].split(), "--mix", rows["mix"], "--json"]
-    assert main(command) == 0
-    assert json.loads(capsys.readouterr().out)
+    names = rows["records"].split()
+    assert all(open_record(name).weights.is_file() for name in names)
+    cut = [word for key in ("exits", "end") if key in rows for word in (f"--{key}", rows[key])]
+    assert main(["curve", *names, "--mix", rows["mix"], *cut, "--points", "0", "--json"]) == 0
+    curve = json.loads(capsys.readouterr().out)
+    point = min(curve, key=lambda row: abs(row["threshold"] - float(rows["threshold"])))
+    assert point["accuracy"] == pytest.approx(100 * float(rows["accuracy"]), abs=1.5)
+    assert 1 - point["flops"] / alike(task).methods["baseline"][0].cost()[-1] == pytest.approx(
+        float(rows["saved"]), abs=0.06
+    )
+
+
+def test_two_networks_cannot_be_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["kws-baseline-width0.25-fast14-seed0", "kws-baseline-fast14-seed0"]
+    assert main(["curve", *names, "--end", "block1"]) == 2
+    assert "exits and end cut one network short: give one record" in capsys.readouterr().err
 
 
 def test_loss_and_budget_are_two_questions(capsys: pytest.CaptureFixture[str]) -> None:

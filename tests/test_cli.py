@@ -117,3 +117,6 @@ def test_a_table_is_as_wide_as_the_terminal(
     assert max(map(len, lines)) <= 60
     assert " ".join(" ".join(line.split()) for line in lines).count("smaller") == 10
     assert sum(line.endswith(" 50.0 [46.1, 54.0]      3") for line in lines) == 1
+    monkeypatch.setenv("COLUMNS", "30")
+    assert cli.main(["models"]) == 0
+    assert capsys.readouterr().out.endswith("saved  50.0 [46.1, 54.0]\nseeds  10\n")

@@ -19,7 +19,7 @@ from trecx.tasks import TASKS
 
 MOST_POINTS = 100_000  # of a curve on a grid; a test set has fewer different thresholds
 _GAP, _NARROWEST = 2, 14  # of a printed table, in characters: between columns, and of one whose cells are broken
-_NUMBER = re.compile(r"[-+\d., \[\]/]*$")
+_NUMBER = re.compile(r"[-+\d.,e \[\]/]*$")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
     command.add_argument("second", metavar="RECORD", nargs="?", help="of the network that goes on where it is unsure")
     _mixing(command)
+    command.add_argument("--exits", help="of one network: keep only the exits after these stages, comma-separated")
+    command.add_argument("--end", help="of one network: stop at the exit after this stage")
     command.add_argument("--split", default="test", choices=["val", "test"], help="test by default")
     command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
@@ -228,12 +230,16 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
 
     from trecx.evaluation.trace import at_thresholds, benefit_curve
-    from trecx.experiments.composed import joined
+    from trecx.experiments.composed import joined, shorten
     from trecx.experiments.records import open_record
 
     if options.points != 0 and not 2 <= options.points <= MOST_POINTS:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
     record = joined([open_record(name) for name in (options.record, options.second) if name is not None], options.mix)
+    if options.exits is not None or options.end is not None:
+        if options.second is not None:
+            raise TrecxError("exits and end cut one network short: give one record with them")
+        record = shorten(record, filter(None, (options.exits or "").split(",")), options.end or "")
     trace = record.trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
     curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)
@@ -246,6 +252,7 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _recommend(options: argparse.Namespace) -> dict[str, Any]:
     from trecx.analysis.choice import recommend
+    from trecx.experiments.records import open_record
     from trecx.experiments.results import alike
 
     if options.loss is not None and options.budget is not None:
@@ -253,8 +260,13 @@ def _recommend(options: argparse.Namespace) -> dict[str, Any]:
     loss = 1.0 if options.loss is None else options.loss
     limits = {"loss": loss, "budget": options.budget, "guarantee": options.guarantee}
     found = asdict(recommend(alike(options.task), unit=options.unit, **limits))
-    if not options.json:  # what `curve`, `export` and `device` take, of the first seed
-        found["records"] = " ".join(found["records"][0])
+    if not options.json:
+        # One of each network for `curve`, `export` and `device`: with weights, which not every seed has.
+        seeds = [[open_record(name) for name in names] for names in zip(*found["records"], strict=True)]
+        best = [next((one for one in of if one.weights.is_file()), of[0]) for of in seeds]
+        found["records"] = " ".join(one.name for one in best)
+        cut = {"exits": ",".join(found.pop("exits") or ()), "end": found.pop("end")}
+        found |= {key: value for key, value in cut.items() if value}
     # JSON has no NaN: an interval that too few seeds cannot give is null.
     return {key: None if value != value else value for key, value in found.items()}
 
@@ -379,12 +391,20 @@ def _finite(answer: Any) -> Any:
 def _text(answer: Any) -> str:
     if isinstance(answer, list):
         return _table([{str(key): _cell(value) for key, value in row.items()} for row in answer])
-    width = max(map(len, answer))
-    return "\n".join(f"{key:{width}}  {_cell(value)}" for key, value in answer.items())
+    return _list({key: _cell(value) for key, value in answer.items()})
+
+
+def _list(row: dict[str, str]) -> str:
+    """A line for each name and its value."""
+    width = max(map(len, row))
+    return "\n".join(f"{key:{width}}  {text}" for key, text in row.items())
 
 
 def _table(rows: list[dict[str, str]]) -> str:
-    """Columns under their names; on a terminal as wide as that, long cells on several lines, else a line a row."""
+    """Columns under their names, a line a row; on a terminal no wider than that.
+
+    There long cells take several lines, and where that is not enough each row is a list of names and values.
+    """
     import tabulate
 
     if not rows:
@@ -397,6 +417,8 @@ def _table(rows: list[dict[str, str]]) -> str:
         room = shutil.get_terminal_size().columns - _GAP * (len(names) - 1)
         while sum(widths) > room and max(widths) > _NARROWEST:
             widths[widths.index(max(widths))] -= 1
+        if sum(widths) > room:
+            return "\n\n".join(map(_list, rows))
         table = [["\n".join(wrap(cell, n)) for cell, n in zip(row, widths, strict=True)] for row in table]
     tabulate.MIN_PADDING = 0  # a column is no wider than its longest cell or its name
     sides = ["right" if number else "left" for number in right]

@@ -157,7 +157,7 @@ class Saving:
 def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving:
     """What a setting with exits saves `drop` points below the baseline, each seed at its own threshold."""
     val, test = one.traces("val", here.unit), one.traces("test", here.unit)
-    points, saved, lost = _chosen(here, val, test, drop)
+    points, saved, lost = by_seed(here, val, test, drop)
     return Saving(
         one.label,
         saved,
@@ -171,7 +171,7 @@ def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving
     )
 
 
-def _chosen(
+def by_seed(
     here: Benchmark, val: Sequence[Trace], test: Sequence[Trace], drop: float
 ) -> tuple[list[OperatingPoint], NDArray[np.float64], NDArray[np.float64]]:
     """By seed: the point that validation chooses, what it saves (percent) and gives up on test (points); 0 if none."""
@@ -533,7 +533,7 @@ def tried(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | Non
             if one.family in NO_EXIT or one.mix or isinstance(one.records[0], Shortened):
                 continue
             traces = one.traces("val", benchmark.unit), one.traces("test", benchmark.unit)
-            points, saved, lost = _chosen(benchmark, *traces, drop=1)
+            points, saved, lost = by_seed(benchmark, *traces, drop=1)
             row: dict[str, Any] = {"task": task, "way": FAMILIES[one.family], "network": one.label}
             row |= {"seeds": len(points), "reached": sum(point.reached for point in points)}
             row |= {"saved": float(saved.mean()), "given up": float(lost.mean())}

@@ -16,7 +16,7 @@ from trecx.errors import TrecxError
 from trecx.evaluation.risk import certified_threshold
 from trecx.evaluation.stats import paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import MIXED, Cascaded, cascade, remainder, shorten, shortenings, sources
+from trecx.experiments.composed import MIXED, Cascaded, Shortened, cascade, remainder, shorten, shortenings, sources
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 from trecx.models.methods import METHODS
@@ -147,6 +147,8 @@ class Recommendation:
         worst_case: cost of a sample that goes through everything, as a share of the unmodified network's.
         records: by seed, the names of the records of its networks, a cascade's first network first.
         mix: the share that answers keep of a cascade's first network, 0 for none.
+        exits, end: of a record's network that is cut short: the exits that are left, None for it as it was trained,
+            and the stage that it ends after, empty for its own end.
     """
 
     method: str
@@ -160,6 +162,8 @@ class Recommendation:
     worst_case: float
     records: tuple[tuple[str, ...], ...]
     mix: float
+    exits: tuple[str, ...] | None
+    end: str
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,7 @@ def _tested(best: _Choice, base: float, unit: str) -> Recommendation:
     saved = 1 - np.stack([cost for _, cost in outcomes]) / base
     interval = paired_difference(saved, np.zeros_like(saved))
     early = [np.mean(trace.leave(best.threshold) < one.exits - 1) for trace in traces]
+    first = one.records[0]
     return Recommendation(
         method=one.label,
         threshold=best.threshold if one.exits > 1 else None,
@@ -229,10 +234,12 @@ def _tested(best: _Choice, base: float, unit: str) -> Recommendation:
         high=interval.high,
         accuracy=float(np.mean([right for right, _ in outcomes])),
         exit_rate=float(np.mean(early)),
-        params=one.records[0].params,
+        params=first.params,
         worst_case=float(traces[0].cost[-1] / base),
         records=tuple(tuple(part.name for part in sources(record)) for record in one.records),
         mix=one.mix,
+        exits=first.exits if isinstance(first, Shortened) else None,
+        end=first.end if isinstance(first, Shortened) else "",
     )
 
 

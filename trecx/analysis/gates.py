@@ -1,8 +1,9 @@
 """Other rules of leaving than one threshold on the largest softmax value, tried on recorded answers.
 
 A rule is learned on validation: how likely it is that going on would not mend an early answer. Half of the samples
-learn the score of the other half, so that the threshold is chosen on samples that a score has not seen; on test the two
-scores are averaged. No network is trained.
+learn the score of the other half, so that the threshold is chosen on samples that a score has not seen. Each half also
+scores half of the test samples: a mean of the two scores would be less extreme than those that the threshold is chosen
+on. No network is trained.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from trecx.analysis.beyond import ROWS, Benchmark, Found, benchmarks, saving
+from trecx.analysis.beyond import ROWS, Benchmark, Found, benchmarks, by_seed
 from trecx.analysis.choice import Candidate
+from trecx.evaluation.points import OperatingPoint
+from trecx.evaluation.stats import paired_difference
 from trecx.evaluation.trace import Trace
 from trecx.experiments.records import Record
 
@@ -72,15 +75,17 @@ def scores(record: Record, features: Features) -> dict[str, Floats]:
     """`val` and `test` -> the score (n, early exits) of every early answer of a record."""
     said = {split: np.asarray(record.predictions[f"{split}_log_probs"], dtype=float) for split in ("val", "test")}
     right = said["val"].argmax(2) == record.predictions["val_labels"][:, None]
-    half = np.random.default_rng(0).permutation(len(right)) % _HALVES
+    draw = np.random.default_rng(0)
+    half = {split: draw.permutation(len(answers)) % _HALVES for split, answers in said.items()}
     made = {split: np.zeros((len(answers), answers.shape[1] - 1)) for split, answers in said.items()}
     for k in range(right.shape[1] - 1):
         enough = right[:, k] | ~right[:, -1]
-        val, test = (features(said[split][:, k]) for split in ("val", "test"))
+        x = {split: features(answers[:, k]) for split, answers in said.items()}
         for number in range(_HALVES):
-            likely = logistic(val[half != number], enough[half != number])
-            made["val"][half == number, k] = likely(val[half == number])
-            made["test"][:, k] += likely(test) / _HALVES
+            learns = half["val"] != number
+            likely = logistic(x["val"][learns], enough[learns])
+            for split, rows in half.items():
+                made[split][rows == number, k] = likely(x[split][rows == number])
     return made
 
 
@@ -104,20 +109,35 @@ class Gated(Candidate):
 def gates(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | None = None) -> pd.DataFrame:
     """What the networks of `trecx.analysis.beyond.savings` save if another rule says who leaves.
 
-    Columns: task, way, network, rule (ONE or one of GATES), saved (percent of the baseline's cost, one point below it),
-    low, high (95 %), given up (points on test), reached (seeds that keep the accuracy on validation); a row a rule.
-    `here`: as in `savings`.
+    Columns: task, way, network, rule (ONE or one of GATES), saved (percent of the baseline's cost, one point below it,
+    mean over seeds), more (than with one threshold, percentage points, paired by seed and sample), more, low, more,
+    high (95 %, the rules and thresholds as they were learned), given up (points on test), reached (seeds that keep the
+    accuracy on validation); a row a rule. `here`: as in `savings`.
     """
-    columns, rows = ("saved", "low", "high", "given up", "reached"), []
+    columns = ("task", "way", "network", "rule", "saved", "more", "more, low", "more, high", "given up", "reached")
+    rows: list[dict[str, Any]] = []
     for task, benchmark in (here or benchmarks(found, unit)).items():
         for way in (way for way in ROWS if way != "static"):
             best = benchmark.best(way, 1)
             if best is None:
                 continue
-            one, score = best
+            one = best[0]
             ruled = {name: Gated(one.label, one.family, one.records, features) for name, features in GATES.items()}
+            plain = None
             for rule, candidate in {ONE: one, **ruled}.items():
-                line = saving(benchmark, candidate, 1, score).row(memory=False)
+                test = candidate.traces("test", unit)
+                points, saved, lost = by_seed(benchmark, candidate.traces("val", unit), test, 1)
+                paid = np.stack([_paid(point, trace) for point, trace in zip(points, test, strict=True)])
+                plain = paid if plain is None else plain
+                more = paired_difference(100 * plain / benchmark.base, 100 * paid / benchmark.base)
                 row: dict[str, Any] = {"task": task, "way": ROWS[way], "network": one.label, "rule": rule}
-                rows.append(row | {name: line[name] for name in columns})
-    return pd.DataFrame(rows, columns=["task", "way", "network", "rule", *columns])
+                row |= {"saved": float(saved.mean()), "given up": float(lost.mean())}
+                if rule != ONE:
+                    row |= {"more": more.estimate, "more, low": more.low, "more, high": more.high}
+                rows.append(row | {"reached": f"{sum(point.reached for point in points)} of {len(points)}"})
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _paid(point: OperatingPoint, trace: Trace) -> Floats:
+    """What each sample costs (n,) at a point; where none was found, the unmodified network."""
+    return trace.outcome(point.threshold)[1] if point.reached else np.full(len(trace.correct), point.baseline_cost)

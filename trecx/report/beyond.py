@@ -11,7 +11,7 @@ import pandas as pd
 from trecx.analysis.beyond import CHOSEN, ROWS, SHARES, Benchmark, chosen
 from trecx.analysis.choice import MIX
 from trecx.analysis.explorer import UNITS
-from trecx.analysis.gates import GATES, ONE
+from trecx.analysis.gates import ONE
 from trecx.analysis.wording import MINUS, before_the_baseline, listed, sizes_in_words, trainings_in_words
 from trecx.evaluation.stats import Interval
 
@@ -67,8 +67,10 @@ def _few(row: Mapping[str, Any], before: str) -> str:
     return f"{before}{trainings_in_words(seeds)}" if seeds < 3 else ""
 
 
-def _gain(row: Mapping[str, Any]) -> str:
-    return "{gain:+.2f} [{gain, low:+.2f}, {gain, high:+.2f}]".format(**row).replace("-", MINUS)
+def _gain(row: Mapping[str, Any], name: str = "gain", digits: int = 2) -> str:
+    """A difference with its interval."""
+    value, low, high = (f"{row[key]:+.{digits}f}" for key in (name, f"{name}, low", f"{name}, high"))
+    return f"{value} [{low}, {high}]".replace("-", MINUS)
 
 
 def answer(frame: pd.DataFrame, titles: Titles, unit: str = "flops") -> str:
@@ -177,18 +179,30 @@ def mixed(shares: pd.DataFrame, tested: pd.DataFrame) -> str:
     )
 
 
-def gated(frame: pd.DataFrame) -> str:
-    """Rows of `trecx.analysis.gates.gates` in words: how other rules of leaving change what is saved."""
-    rows = frame.pivot(index=["task", "way"], columns="rule")
+def gated(frame: pd.DataFrame, titles: Titles) -> str:
+    """Rows of `trecx.analysis.gates.gates` in words: where a rule saves more or less than one threshold does."""
+    if frame.empty:
+        return "Nothing here: no network with exits was trained."
     said = []
-    for rule in GATES:
-        saved, lost = (rows[what][rule] - rows[what][ONE] for what in ("saved", "given up"))
+    lost = frame.pivot(index=["task", "way"], columns="rule", values="given up")
+    for rule, rows in frame[frame["rule"] != ONE].groupby("rule", sort=False):
+        ahead, behind = rows[rows["more, low"] > 0], int((rows["more, high"] < 0).sum())
+        most = ""
+        if len(ahead):
+            best = ahead.loc[ahead["more"].idxmax()]
+            most = f", most with {_lowered(best['way'])} on {titles[best['task']]} ({_signed(best['more'], 1)})"
         said.append(
-            f"{rule[0].upper()}{rule[1:]} changes what they save by {_signed(saved.min(), 1)} to "
-            f"{_signed(saved.max(), 1)} percentage points, {_signed(saved.mean(), 1)} on average, and what they give "
-            f"up on test by {_signed(lost.mean())} points of accuracy on average."
+            f"{rule[0].upper()}{rule[1:]} saves measurably more with {len(ahead)} of the {len(rows)}{most}, and "
+            f"measurably less with {behind}. On average it changes what they save by {_signed(rows['more'].mean(), 1)} "
+            f"percentage points, and what they give up on test by {_signed((lost[rule] - lost[ONE]).mean())} points of "
+            "accuracy."
         )
     return " ".join(said)
+
+
+def _lowered(way: str) -> str:
+    """The name of a way inside a sentence."""
+    return way if way[1:2] == "-" else way[0].lower() + way[1:]
 
 
 def _signed(value: float, digits: int = 2) -> str:
@@ -217,9 +231,13 @@ def readable(frame: pd.DataFrame, titles: Titles) -> pd.DataFrame:
     frame["benchmark"] = frame["benchmark"].replace(dict(titles))
     for column in {"network", "method"} & {*frame}:
         frame[column] = frame[column].map(sizes_in_words)
-    if "gain" in frame:
-        gains = [None if np.isnan(row["gain, low"]) else _gain(row) for row in frame.to_dict("records")]
-        frame = frame.drop(columns=["gain, low", "gain, high"]).assign(gain=gains)
+    for name, digits in (("gain", 2), ("more", 1)):
+        if name in frame:
+            ends = [f"{name}, low", f"{name}, high"]
+            known = [not np.isnan(row[ends[0]]) for row in frame.to_dict("records")]
+            said = [_gain(row, name, digits) for row in frame.to_dict("records")]
+            texts = [text if there else None for text, there in zip(said, known, strict=True)]
+            frame = frame.drop(columns=ends).assign(**{name: texts})
     return frame
 
 
