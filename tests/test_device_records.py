@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from trecx import cli, paths
 from trecx.analysis import device as tables
-from trecx.deploy.export import Export
+from trecx.deploy.export import Export, sha256
 from trecx.deploy.records import MACHINE, DeviceRecord, published
 from trecx.errors import TrecxError
 from trecx.experiments.intact import FORMAT, Damaged, Newer
@@ -347,3 +347,10 @@ def test_the_call_of_a_stage_by_hand(tmp_path: Path) -> None:
     timed = write_device_record(tmp_path, [EARLY], [610, 410], CURVE, latency=latency)
     said = tables._calling([plain, timed])
     assert "takes 0.10 ms beside its arithmetic (median over 1 networks)" in said
+
+
+def test_every_published_device_record_can_be_made_again() -> None:
+    """From the published weights of its networks, which are those that it was made from."""
+    for record in published():
+        files = [file for run in record.runs for file in paths.PUBLISHED.glob(f"*/{run.name}/weights.safetensors")]
+        assert [sha256(file) for file in files] == record.manifest["weights"], record.name
