@@ -120,7 +120,7 @@ def first() -> tuple[pd.DataFrame, str]:
     found = gather("published")
     here = beyond.benchmarks(widened("published", found))
     best = beyond.savings({}, here=here, drops=(1,), memory=False)
-    return overview.savings(found, best=best), words.sentence(best, here, names(found))
+    return overview.savings(found, best=best, here=here), words.sentence(best, here, names(found))
 
 
 def write_first_figure(path: Path = FIRST, card: Path = CARD, readme: Path = README) -> None:
@@ -132,6 +132,13 @@ def write_first_figure(path: Path = FIRST, card: Path = CARD, readme: Path = REA
     figure.set_size_inches(10, 5.25)  # 1200 x 630 pixels, what previews of links are cut to
     figure.savefig(card, dpi=120, bbox_inches=figure.bbox_inches, metadata={"Description": numbers, "Software": None})
     readme.write_text(words.put_into(readme.read_text(encoding="utf-8"), sentence), encoding="utf-8")
+
+
+def beside(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """How a saving compares with another, both with `low` and `high`: told apart where their intervals do not meet."""
+    if ours["high"] < theirs["low"]:
+        return "smaller than"
+    return "larger than" if ours["low"] > theirs["high"] else "not told apart from"
 
 
 def forest(findings: Iterable[Finding]) -> Figure:
