@@ -11,7 +11,7 @@ from trecx.analysis.claims import CONCAT_ALIKE
 from trecx.analysis.compare import difference
 from trecx.errors import TrecxError
 from trecx.experiments.records import Record
-from trecx.experiments.results import Results, published
+from trecx.experiments.results import Results, alike, published
 from trecx.experiments.runs import settings
 from trecx.models import methods
 from trecx.paper import paper
@@ -147,10 +147,10 @@ def test_what_the_page_says_in_bold_is_in_the_records(cifar10: Results) -> None:
     narrower = benchmark.static(cifar10).set_index("network")
     assert (narrower.loc[["width 0.875", "width 0.75"], "gain"] < 0).all()  # hard to beat
     assert narrower.loc["width 0.75", "high"] < 0
-    (small,) = cifar10.static["width 0.625"]
     early = groups["trecx_ev"][0].manifest["cost"]["flops"][0]
-    assert small.manifest["cost"]["flops"][-1] < early
-    assert small.accuracies()[-1] > max(r.accuracies()[0] for r in groups["trecx_ev"])
+    for small in cifar10.static["width 0.625"]:
+        assert small.manifest["cost"]["flops"][-1] < early
+        assert small.accuracies()[-1] > max(r.accuracies()[0] for r in groups["trecx_ev"])
     assert difference(groups["trecx_ev"], groups["sdn"]).estimate < 0  # SDN keeps up
 
 
@@ -257,3 +257,15 @@ def test_narrower_networks_are_compared_at_equal_cost(cifar10: Results) -> None:
     frame = benchmark.static(cifar10).dropna()
     assert frame["cost with exit"].to_numpy() == pytest.approx(frame["cost"].to_numpy(), rel=0.02)
     assert (frame["with early exit"] - frame["without exit"]).to_numpy() == pytest.approx(frame["gain"].to_numpy())
+
+
+def test_smaller_networks_are_all_that_were_trained_alike() -> None:
+    """Also those of other lists: a page must not hold an exit against fewer or worse rivals than another page does."""
+    for name, task in (("cifar10", "ic"), ("speech_commands", "kws"), ("vww96_finetune", "vww")):
+        found, everything = published(name), alike(task)
+        assert found.static == everything.static
+        folders = {record.folder for record in found.records}
+        assert folders >= {record.folder for records in found.static.values() for record in records}
+        assert len(folders) == len(found.records)
+    assert {len(records) for records in published("cifar10").static.values()} == {3}
+    assert {len(records) for records in published("speech_commands").static.values()} == {5}

@@ -72,10 +72,16 @@ class Results:
 def published(sweep: str) -> Results:
     """The published records of one of the project's sweeps; nothing is trained.
 
+    Its smaller networks without exits are all that were trained alike, whatever list they come from.
+
     Raises:
         TrecxError: no such sweep, or a run of its list has no published record.
     """
-    return _published(sweep, load(own(sweep)))
+    found = _published(sweep, load(own(sweep)))
+    static = _alike(sweep).static
+    known = {record.folder for record in found.records}
+    others = [record for records in static.values() for record in records if record.folder not in known]
+    return replace(found, static=static, records=[*found.records, *others])
 
 
 def alike(task: str) -> Results:
@@ -86,13 +92,16 @@ def alike(task: str) -> Results:
     Raises:
         TrecxError: unknown task, or no such record.
     """
-    sweep = get_task(task).sweeps[0]
+    return _alike(get_task(task).sweeps[0])
+
+
+def _alike(sweep: str) -> Results:
     first = load(own(sweep))[0]
     records = all_records(first.data, published_only=True)
     made = [(run_of(r), r) for r in records if (r.run["recipe"], r.run.get("start", "")) == (first.recipe, first.start)]
     same = [(run, record) for run, record in made if run.epochs is None]
     if not same:
-        raise TrecxError(f"no published record of task {task}: run `python -m trecx sweep {sweep} --publish`")
+        raise TrecxError(f"no published record of task {first.task}: run `python -m trecx sweep {sweep} --publish`")
     return _sorted(sweep, sorted(same, key=lambda pair: (pair[0].seed, pair[0] != first)))
 
 
