@@ -271,8 +271,11 @@ def test_recommendations_of_published_records(
     assert [*answer] == [*asdict(Recommendation("", 0, 0, 0, 0, 0, 0, 0, 0, (), 0, None, ""))]
     assert answer["saved"] >= least
     if (task, options) == ("kws", []):
-        assert answer["saved"] == pytest.approx(0.7838, abs=1e-4)
-        assert answer["method"] == "width 0.25 first, taught by the baseline, then the nested network"
+        assert answer["saved"] == pytest.approx(0.7861, abs=1e-4)
+        assert (
+            answer["method"]
+            == "width 0.25 first, taught by the baseline, then the nested network, taught by its final exit"
+        )
         assert answer["worst_case"] < 1
         made = [joined([open_record(name) for name in names], answer["mix"]) for names in answer["records"]]
         right = [record.trace().outcome(answer["threshold"])[0].mean() for record in made]

@@ -20,6 +20,7 @@ SOURCES = {
 }
 # What a reader may not change there, since it would do nothing.
 TAKES_NOT = {"published": ("seed", "n_seeds", "epochs", "w_early"), "quick": (), "full": ("seed", "n_seeds")}
+_TEACHERS = {"final": "its final exit"}  # in words, where it is not a trained network
 QUICK = "quick"  # the sweep on stand-in data, all tasks in one list
 
 
@@ -224,7 +225,7 @@ def settings_in_words(run: Run, first: Run) -> dict[str, str]:
         "frozen": "heads alone" if run.frozen else "",
         "narrow": _inside(run.narrow) if run.narrow is not None else "",
         "ends": f"ends after {run.ends}" if run.ends else "",
-        "teacher": f"taught by the {run.teacher}" if run.teacher else "",
+        "teacher": f"taught by {_TEACHERS.get(run.teacher, f'the {run.teacher}')}" if run.teacher else "",
         "staged": "one exit after the other" if run.staged else "",
         "start": (f"from {run.start}" if run.start else "from scratch") if run.start != first.start else "",
         "recipe": f"recipe {run.recipe}" if run.recipe != first.recipe else "",

@@ -64,7 +64,7 @@ def savings(frame: pd.DataFrame) -> Figure:
             _series(ax, str(series), part)
         ax.axvline(1, color="#767676", linewidth=1, linestyle=":")
         # Above 100 there is room for a name.
-        ax.set(title=name, xlim=(-0.3, 4.2), ylim=(-8, 118), yticks=range(0, 101, 20))
+        ax.set(title=name, xlim=(-0.3, 4.2), ylim=(-8, 130), yticks=range(0, 101, 20))
     axes[0].set_ylabel("FLOPs saved (%)")
     axes[len(axes) // 2].set_xlabel("accuracy lost (points)")
     handles = labelled(*axes)
