@@ -127,10 +127,9 @@ def use(frame: pd.DataFrame, here: Mapping[str, Benchmark], titles: Titles) -> s
     rows = []
     for task, row in chosen(frame).iterrows():
         network = before_the_baseline(sizes_in_words(row["network"])).replace(" first", "", 1)
-        network = network[0].lower() + network[1:] if network[1:2].islower() else network
         saved = percent(_saved(row)) + _few(row, ", ")
         price = [f"{_parameters(row, here[str(task)]):.0f} %", f"{row['worst case']:.0f} %"]
-        rows.append([titles[str(task)], f"{row['way']}: {network}", saved, *price])
+        rows.append([titles[str(task)], f"{row['way']}: {_lowered(network)}", saved, *price])
     head = ("benchmark", "what answers early", "FLOPs saved", "parameters", "dearest sample")
     top = "".join(f"<th>{name}</th>" for name in head)
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows)
@@ -200,9 +199,9 @@ def gated(frame: pd.DataFrame, titles: Titles) -> str:
     return " ".join(said)
 
 
-def _lowered(way: str) -> str:
-    """The name of a way inside a sentence."""
-    return way if way[1:2] == "-" else way[0].lower() + way[1:]
+def _lowered(name: str) -> str:
+    """A name inside a sentence; one such as T-RecX or SDN stays as it is."""
+    return name[0].lower() + name[1:] if name[1:2].islower() else name
 
 
 def _signed(value: float, digits: int = 2) -> str:
@@ -234,9 +233,8 @@ def readable(frame: pd.DataFrame, titles: Titles) -> pd.DataFrame:
     for name, digits in (("gain", 2), ("more", 1)):
         if name in frame:
             ends = [f"{name}, low", f"{name}, high"]
-            known = [not np.isnan(row[ends[0]]) for row in frame.to_dict("records")]
-            said = [_gain(row, name, digits) for row in frame.to_dict("records")]
-            texts = [text if there else None for text, there in zip(said, known, strict=True)]
+            rows = frame.to_dict("records")
+            texts = [None if np.isnan(row[ends[0]]) else _gain(row, name, digits) for row in rows]
             frame = frame.drop(columns=ends).assign(**{name: texts})
     return frame
 
