@@ -9,6 +9,7 @@ import pytest
 
 from trecx import cli, paths
 from trecx.analysis import compare, saving, together
+from trecx.analysis.beyond import benchmarks
 from trecx.analysis.tables import mean_points, method_points
 from trecx.experiments import reference
 from trecx.experiments.results import Results, gather
@@ -101,7 +102,7 @@ def test_smaller_network_is_interpolated_between_its_neighbours() -> None:
 
 
 def test_headline_is_the_mean_over_tasks(found: dict[str, Results]) -> None:
-    frame = together.headline(found)
+    frame = together.headline(found, benchmarks(found))
     rows = frame.set_index(["below", "threshold"])
     tasks = [*TASKS]
     for way, protocol in (("chosen on validation", "validation"), ("paper protocol", "paper")):
@@ -121,7 +122,7 @@ def test_headline_is_the_mean_over_tasks(found: dict[str, Results]) -> None:
 def test_a_miss_saves_nothing_or_leaves_no_mean(found: dict[str, Results], monkeypatch: pytest.MonkeyPatch) -> None:
     by_task = {"ic": np.array([10.0, np.nan, 20.0]), "kws": np.full(3, 40.0), "vww": np.full(3, 20.0)}
     monkeypatch.setattr(together, "saved", lambda runs, task: dict.fromkeys(together.WAYS.values(), by_task[task]))
-    frame = together.headline(found)
+    frame = together.headline(found, benchmarks(found))
     assert np.isnan(frame.loc[0, ["ic", "mean"]].to_numpy(dtype=float)).all()
     assert frame.loc[1, ["ic", "kws", "vww", "mean"]].tolist() == pytest.approx([10, 40, 20, 70 / 3])
 

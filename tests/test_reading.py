@@ -17,15 +17,15 @@ from PIL import Image
 
 from trecx import paths
 from trecx.analysis import saving, together
-from trecx.analysis.beyond import benchmarks
+from trecx.analysis.beyond import benchmarks, static_saving
 from trecx.analysis.claims import CLAIMS, TOPICS
-from trecx.analysis.compare import static_saving
 from trecx.analysis.findings import Evidence, Finding
 from trecx.evaluation.stats import Interval
 from trecx.experiments.records import Record, checksum
 from trecx.experiments.results import gather, widened
 from trecx.experiments.runs import Run
 from trecx.report import figures, method, overview, page, parameters
+from trecx.report.chapter import Part
 
 from .small import write_record
 
@@ -210,22 +210,15 @@ def test_a_saving_counts_a_miss_as_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert found.seeds == f"{np.isfinite(by_seed).sum()} of 3 seeds"
 
 
-def test_other_draws_of_a_smaller_network_lie_around_what_it_saves(tmp_path: Path) -> None:
-    group = {"baseline": write_group(tmp_path, "baseline", 0.9)}
-    static = {
-        "width 0.75": write_group(tmp_path, "baseline", 0.89, 0.75),
-        "width 0.5": write_group(tmp_path, "baseline", 0.8, 0.5),
-    }
-    exact = static_saving(group["baseline"], static).saved
-    draws = saving.smaller_draws(group, static, resamples=200)
-    assert np.quantile(draws, 0.01) < exact < np.quantile(draws, 0.99)
-    assert saving.smaller_draws(group, {}).shape == (0,)
-
-
-@pytest.mark.parametrize(("wanted", "cost"), [(89.5, 100 - 20 / 3), (85.0, 70.0), (80.0, 60.0)])
-def test_a_place_on_the_line_through_networks(wanted: float, cost: float) -> None:
-    costs, accuracies = np.array([100.0, 80.0, 60.0]), np.array([90.0, 88.5, 81.5])
-    assert saving.place_on_line(costs, accuracies, wanted) == pytest.approx(cost)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["ic", "kws"])
+def test_smaller_networks_save_the_same_in_their_chapter_and_in_that_of_all_ways(task: str) -> None:
+    found = gather("published", [task])
+    line = static_saving(benchmarks(widened("published", found))[task], 1)
+    mine = Part(found[task], name=task).smaller()
+    assert mine
+    assert line
+    assert mine.interval == pytest.approx(line.interval)
 
 
 @pytest.mark.slow
@@ -240,7 +233,7 @@ def test_the_first_figure_and_the_readme_are_of_the_records() -> None:
     with Image.open(overview.CARD) as card:
         assert card.size == (1200, 630)
         assert card.text["Description"] == inside  # type: ignore[attr-defined]
-    table = together.headline(found, here=benchmarks(widened("published", found))).set_index("threshold")
+    table = together.headline(found, benchmarks(widened("published", found))).set_index("threshold")
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
     # What the first page and the README say in words.
     rows = ("chosen on validation; a miss saves nothing", "no exit: a smaller network, chosen on validation")

@@ -100,17 +100,22 @@ class Benchmark:
 
         Of networks with exits, those that are left when all exits go belong here: a trunk that ends early.
         """
-        rungs = [one for one in self.made if one.family == "static" and one.records[0].cost(self.unit)[-1] < self.base]
-        kept: list[tuple[float, float, Candidate]] = []  # cost, accuracy on validation
-        for one in [*sorted(rungs, key=lambda rung: rung.records[0].cost(self.unit)[-1]), self.made[0]]:
-            accuracy = float(np.mean([trace.final_accuracy for trace in one.traces("val")]))
-            if one is not self.made[0] and kept and accuracy <= kept[-1][1]:
-                continue
-            point = float(one.records[0].cost(self.unit)[-1]), accuracy, one
-            while len(kept) > 1 and not _above(kept[-2], kept[-1], point):
-                kept.pop()
-            kept.append(point)
-        return [one for _, _, one in reversed(kept)]
+        return unbeaten([one for one in self.made if one.family == "static"], self.made[0], self.unit)
+
+
+def unbeaten(smaller: Sequence[Candidate], whole: Candidate, unit: str = "flops") -> list[Candidate]:
+    """The unmodified network and those cheaper ones that no coin between two others beats, dearest first."""
+    rungs = [(float(one.records[0].cost(unit)[-1]), one) for one in [*smaller, whole]]
+    kept: list[tuple[float, float, Candidate]] = []  # cost, accuracy on validation
+    for cost, one in sorted((rung for rung in rungs if rung[0] < rungs[-1][0]), key=lambda rung: rung[0]) + rungs[-1:]:
+        accuracy = float(np.mean([trace.final_accuracy for trace in one.traces("val")]))
+        if one is not whole and kept and accuracy <= kept[-1][1]:
+            continue
+        point = cost, accuracy, one
+        while len(kept) > 1 and not _above(kept[-2], kept[-1], point):
+            kept.pop()
+        kept.append(point)
+    return [one for _, _, one in reversed(kept)]
 
 
 def _above(left: tuple[float, float, Any], middle: tuple[float, float, Any], right: tuple[float, float, Any]) -> bool:
@@ -230,16 +235,18 @@ def _by_seed(records: Sequence[Record]) -> dict[int | None, Record]:
     return {record.seed: record for record in records}
 
 
-def static_saving(here: Benchmark, drop: float) -> Saving | None:
+def static_saving(here: Benchmark, drop: float, ladder: Sequence[Candidate] | None = None) -> Saving | None:
     """The same of networks without exits: on the straight line between the two sizes that validation chooses.
 
-    By seed, of the seeds that all sizes have; None without smaller networks.
+    By seed, of the seeds that all sizes have; None without smaller networks. `ladder`: those to choose among, see
+    `unbeaten`; by default all of `here`.
     """
-    smaller = [_by_seed(rung.records) for rung in here.ladder[1:]]
+    ladder = ladder or here.ladder
+    smaller = [_by_seed(rung.records) for rung in ladder[1:]]
     seeds = sorted(set.intersection(*(set(rung) for rung in smaller))) if smaller else []  # type: ignore[type-var]
     if not seeds:
         return None
-    costs = np.array([rung.records[0].cost(here.unit)[-1] for rung in here.ladder])
+    costs = np.array([rung.records[0].cost(here.unit)[-1] for rung in ladder])
     val, test = (
         [np.stack([rung[seed].trace(split).correct[:, -1] for rung in smaller]) for seed in seeds]  # sizes x samples
         for split in ("val", "test")
@@ -257,7 +264,7 @@ def static_saving(here: Benchmark, drop: float) -> Saving | None:
         for chosen_on, _ in here.draws
     ]
     mean = np.mean(places, axis=0)
-    ends = [rung for rung, weight in zip(here.ladder, mean, strict=True) if weight > 0]
+    ends = [rung for rung, weight in zip(ladder, mean, strict=True) if weight > 0]
     saved = np.array([100 * (1 - place @ costs / here.base) for place in places])
     return Saving(
         " to ".join(dict.fromkeys((ends[0].label, ends[-1].label))),

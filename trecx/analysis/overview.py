@@ -25,9 +25,9 @@ COLUMNS = ["benchmark", "series", "kind", "lost", "saved", "low", "high"]
 
 def savings(
     found: Mapping[str, Results],
+    here: Mapping[str, beyond.Benchmark],
     methods: Sequence[str] = METHODS,
     best: pd.DataFrame | None = None,
-    here: Mapping[str, beyond.Benchmark] | None = None,
 ) -> pd.DataFrame:
     """What is saved for the accuracy that is lost, below our own baseline's mean, on test.
 
@@ -37,8 +37,8 @@ def savings(
     (percent of the unmodified network's FLOPs) with the ends of the 95 % interval of a point that is chosen. A seed
     that misses the accuracy counts there as the unmodified network.
 
+    here: all networks that were trained alike, whose best ones without exits are the smaller networks.
     best: rows of `trecx.analysis.beyond.savings`, of which the chosen ones one point below the baseline are taken.
-    here: all networks that were trained alike, whose best ones without exits are then the smaller networks.
     """
     rows = []
     for task, name in names(found).items():
@@ -50,7 +50,7 @@ def savings(
             for drop, cost in printed["trecx"]["mflops_at_drop"].items():
                 less = 100 * (1 - cost / printed["baseline"]["mflops"])
                 rows.append([name, PRINTED, "printed", float(drop), less, np.nan, np.nan])
-        for records in [one.records for one in here[task].ladder[1:]] if here else results.static.values():
+        for records in [one.records for one in here[task].ladder[1:]]:
             lost = accuracy - 100 * mean_accuracy(records)
             rows.append([name, SMALLER, "network", lost, 100 * (1 - records[0].cost()[-1] / full), np.nan, np.nan])
         for method in (m for m in methods if groups.get(m)):

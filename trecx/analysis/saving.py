@@ -124,32 +124,3 @@ def saving(
     again = [np.nan_to_num(by_seed([rng.integers(n, size=n) for n in sizes])).mean() for _ in range(resamples)]
     interval = mean_of_means([np.nan_to_num(once)], known=[float(np.var(again))])
     return Saving(tuple(once.tolist()), interval)
-
-
-def smaller_draws(groups: Group, static: Group, drop: float = 1, resamples: int = 500) -> np.ndarray:
-    """What `trecx.analysis.compare.static_saving` gives on other samples and seeds, percent: (resamples,).
-
-    The size is chosen on validation samples that are drawn anew and shared by all networks; where a network has several
-    seeds these are drawn too. Of one seed nothing of another training is in it. Empty without such networks.
-    """
-    if not static:
-        return np.empty(0)
-    networks = sorted([groups["baseline"], *static.values()], key=lambda records: -records[0].cost()[-1])
-    hits = [np.stack([r.trace("val").correct[:, -1] for r in records]) for records in networks]
-    costs = np.array([records[0].cost()[-1] for records in networks])
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(resamples):
-        samples = rng.integers(hits[0].shape[1], size=hits[0].shape[1])
-        means = np.array([100 * h[rng.integers(len(h), size=len(h))][:, samples].mean() for h in hits])
-        draws.append(100 * (1 - place_on_line(costs, means, means[0] - drop) / costs[0]))
-    return np.array(draws)
-
-
-def place_on_line(costs: np.ndarray, accuracies: np.ndarray, wanted: float) -> float:
-    """The cost at which the line through networks, the dearest first, falls to an accuracy; the last one's if never."""
-    for k in range(1, len(costs)):
-        if accuracies[k] < wanted:
-            share = (accuracies[k - 1] - wanted) / (accuracies[k - 1] - accuracies[k])
-            return float(costs[k - 1] + share * (costs[k] - costs[k - 1]))
-    return float(costs[-1])

@@ -10,9 +10,9 @@ from trecx.analysis import benchmark, beyond
 from trecx.analysis.claims import RULES, Material, as_table, find_claims
 from trecx.analysis.compare import difference, dominance, shown, static_saving
 from trecx.analysis.findings import Finding
-from trecx.analysis.saving import WAYS, redrawn, saved, smaller_draws
+from trecx.analysis.saving import WAYS, redrawn, saved
 from trecx.evaluation.points import OperatingPoint, chosen_point
-from trecx.evaluation.stats import Interval, bootstrap_points, mean_of_means, percentile_interval
+from trecx.evaluation.stats import Interval, bootstrap_points, mean_of_means
 from trecx.evaluation.trace import Trace
 from trecx.experiments import reference
 from trecx.experiments.results import Results
@@ -33,13 +33,13 @@ SMALLER = {"val": "chosen on validation", "test": "interpolated on test"}
 Found = Mapping[str, Results]  # task -> its runs
 
 
-def headline(found: Found, unit: str = "flops", here: Mapping[str, beyond.Benchmark] | None = None) -> pd.DataFrame:
+def headline(found: Found, here: Mapping[str, beyond.Benchmark]) -> pd.DataFrame:
     """What T-RecX saves one point below several references: percent of the unmodified network's FLOPs.
 
     Columns: below (the reference), threshold (how it is chosen), a task each, their mean with its 95 % interval over
     seeds and, with them, the samples of validation and test. NaN where a seed did not reach the accuracy; a row counts
-    such seeds as saving nothing. `here`: all networks that were trained alike, where the smaller ones without exits are
-    to be the best of those and not of `found` alone.
+    such seeds as saving nothing. `here`: all networks that were trained alike, the smaller ones without exits among
+    them.
     """
     rows: list[dict[str, Any]] = []
     ours = {task: saved(found[task].methods, task) for task in found}
@@ -61,23 +61,15 @@ def headline(found: Found, unit: str = "flops", here: Mapping[str, beyond.Benchm
         rows[-1]["mean"] = printed["mean_reduction"]
     for split, how in SMALLER.items():
         row: dict[str, Any] = {"below": "our baseline", "threshold": f"no exit: a smaller network, {how}"}
-        rows.append(row | (_of_all(here, split) if here else _of_these(found, split)))
+        rows.append(row | _smaller(here, split))
     return pd.DataFrame(rows)
 
 
-def _of_these(found: Found, split: str) -> dict[str, float]:
-    """What the smaller networks of these results save, a task each, and their mean; its interval on validation."""
-    less = {task: static_saving(results.methods["baseline"], results.static, split=split).saved
-            for task, results in found.items()}  # fmt: skip
-    row = less | {"mean": float(np.mean([*less.values()]))}
-    if split == "val" and np.isfinite(row["mean"]):
-        draws = [smaller_draws(results.methods, results.static) for results in found.values()]
-        _, row["low"], row["high"] = percentile_interval(np.mean(draws, axis=0), row["mean"])
-    return row
+def _smaller(here: Mapping[str, beyond.Benchmark], split: str) -> dict[str, float]:
+    """What the smaller networks that none beats save, a task each, and their mean.
 
-
-def _of_all(here: Mapping[str, beyond.Benchmark], split: str) -> dict[str, float]:
-    """The same of all smaller networks that none beats; on validation the row of `trecx.analysis.beyond.savings`."""
+    On validation the row of `trecx.analysis.beyond.savings`; without its interval where the size is chosen on test.
+    """
     if split == "test":
         ladders = {task: {one.label: one.records for one in of.ladder[1:]} for task, of in here.items()}
         less = {task: static_saving(of.baseline, ladders[task], split=split).saved for task, of in here.items()}

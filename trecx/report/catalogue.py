@@ -285,7 +285,7 @@ TOGETHER = {
     for table in (
         Table(
             "headline",
-            lambda found: together.headline(found, here=beyond.benchmarks(widened("published", found))),
+            lambda found: together.headline(found, beyond.benchmarks(widened("published", found))),
             "FLOPs saved one point below the accuracy of a reference; 95 % intervals of the mean are over seeds and "
             "samples.",
             _each(f"{_TASKS}; mean; low; high", "%"),

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from trecx.analysis import benchmark, tables
+from trecx.analysis import benchmark, beyond, tables
+from trecx.analysis.choice import Candidate
 from trecx.analysis.claims import TOPICS, VERDICTS, as_table
-from trecx.analysis.compare import against_static, difference, static_saving
+from trecx.analysis.compare import against_static, difference
 from trecx.analysis.findings import Finding
-from trecx.analysis.saving import saving, smaller_draws
+from trecx.analysis.saving import saving
 from trecx.analysis.wording import sizes_in_words
-from trecx.evaluation.stats import percentile_interval
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 from trecx.models.methods import label_of
@@ -164,13 +164,9 @@ class Part:
                 self.glue("saves", "{:.1f} % [{:.1f}, {:.1f}]".format(*found.interval))
                 self.glue("reached", found.seeds)
                 rows[-1]["paper"] = paper()["headline"]["reduction"][self.found.task] if self.with_paper else np.nan
-        smaller = static_saving(groups["baseline"], self.found.static, unit=self.unit)
-        if np.isfinite(smaller.saved):
-            draws = smaller_draws(groups, self.found.static)
-            interval = percentile_interval(draws, smaller.saved) if self.unit == "flops" else None
-            low, high = interval[1:] if interval else (np.nan, np.nan)
-            rows.append({"label": "a smaller network, no exit", "estimate": smaller.saved, "low": low, "high": high})
-            self.glue("smaller-saves", f"{smaller.saved:.1f} % [{low:.1f}, {high:.1f}]")
+        if smaller := self.smaller():
+            rows.append({"label": "a smaller network, no exit"} | smaller.interval._asdict())
+            self.glue("smaller-saves", "{:.1f} % [{:.1f}, {:.1f}]".format(*smaller.interval))
         used = [groups.get(m, []) for m in ("baseline", *methods)] + [self.found.static]
         draw(
             figures.dots,
@@ -179,6 +175,12 @@ class Part:
             name=name,
             records=used,
         )
+
+    def smaller(self) -> beyond.Saving | None:
+        """What the smaller networks that were trained save one point below our own baseline; None without any."""
+        here = beyond.Benchmark(self.found, self.unit)
+        sizes = [Candidate(label, "static", records) for label, records in self.found.static.items()]
+        return beyond.static_saving(here, 1, beyond.unbeaten(sizes, here.made[0], self.unit))
 
     def findings(self) -> list[Finding]:
         """The claims that these runs speak to, and glue for the verdicts in a line."""

@@ -121,7 +121,7 @@ def first() -> tuple[pd.DataFrame, str]:
     found = gather("published")
     here = beyond.benchmarks(widened("published", found))
     best = beyond.savings({}, here=here, drops=(1,), memory=False)
-    return overview.savings(found, best=best, here=here), words.sentence(best, here, names(found))
+    return overview.savings(found, here, best=best), words.sentence(best, here, names(found))
 
 
 def write_first_figure(path: Path = FIRST, card: Path = CARD, readme: Path = README) -> None:
