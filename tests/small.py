@@ -187,7 +187,8 @@ def write_device_record(
         "latency": None,
     }
     root.mkdir(parents=True, exist_ok=True)
-    path = root / f"{intact.name(runs, given.get('mix', 0))}.json"
+    cut = {key: given[key] for key in ("exits", "end") if key in given}
+    path = root / f"{intact.name(runs, given.get('mix', 0), **cut)}.json"
     path.write_text(json.dumps(manifest | given))
     return DeviceRecord(path)
 

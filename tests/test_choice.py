@@ -19,6 +19,8 @@ from trecx.experiments.runs import Run
 
 from .small import write_record, write_results
 
+KWS_SDN = "kws-sdn_fair-fast14-seed0"  # published, with three early exits
+
 
 def test_the_bet_on_one_sample_by_hand() -> None:
     """Loss -1 against a limit of 0: x = 0, mean 1/2, so the stake is the most that is allowed, 0.75 / (1/2)."""
@@ -291,7 +293,7 @@ def test_the_answer_names_what_other_commands_take(task: str, capsys: pytest.Cap
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     names = rows["records"].split()
     assert all(open_record(name).weights.is_file() for name in names)
-    cut = [word for key in ("exits", "end") if key in rows for word in (f"--{key}", rows[key])]
+    cut = [word for key in ("exits", "end") if key in rows for word in (f"--{key}", rows[key].strip('"'))]
     assert main(["curve", *names, "--mix", rows["mix"], *cut, "--points", "0", "--json"]) == 0
     curve = json.loads(capsys.readouterr().out)
     point = min(curve, key=lambda row: abs(row["threshold"] - float(rows["threshold"])))
@@ -310,3 +312,17 @@ def test_two_networks_cannot_be_cut_short(capsys: pytest.CaptureFixture[str]) ->
 def test_loss_and_budget_are_two_questions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recommend", "--task", "kws", "--loss", "1", "--budget", "2"]) == 2
     assert "give one of them" in capsys.readouterr().err
+
+
+def test_an_answer_without_any_exit_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--exits ""` of a shell; nothing would be the network with all its exits."""
+    best = Recommendation("SDN, no exit", None, 0.1, 0.0, 0.2, 0.9, 0.0, 5, 1.0, ((KWS_SDN,),), 0.0, (), "")
+    monkeypatch.setattr("trecx.analysis.choice.recommend", lambda found, **limits: best)
+    assert main(["recommend", "--task", "kws"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (rows["exits"], "end" in rows) == ('""', False)
+    for words, exits in (((), 4), (("--exits", ""), 1)):
+        assert main(["curve", KWS_SDN, *words, "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)[0]["shares"]) == exits

@@ -186,6 +186,34 @@ def test_a_cascade_is_both_networks_in_a_row(small_data: Dataset, tmp_path: Path
 
 
 @needs_onnx
+def test_a_network_that_was_cut_short_is_exported_without_what_is_left_out(
+    small_data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `recommend` may name it: one exit of three, and an end before the network's own."""
+    run = Run("kws", "sdn_fair", width=0.25)
+    whole = write_trained(run, small_data, tmp_path)
+    out, both = tmp_path / "out", tmp_path / "both"
+    assert cli.main(["export", str(whole.folder), str(out), "--exits", "block1", "--end", "block3"]) == 0
+    made, full = Export(out), export([whole], both)
+    x, counted = made.inputs("test"), made.manifest["operations"]
+    np.testing.assert_allclose(made.stages("float").logits(x), full.stages("float").logits(x)[:, [0, 2]], atol=1e-5)
+    assert (
+        np.cumsum([sum(s[k] for k in ("conv", "pointwise", "depthwise")) for s in counted]).tolist()
+        == (made.manifest["cost"]["macs"])
+    )
+    assert made.manifest["cost"]["macs"][1] < full.manifest["cost"]["macs"][2]  # less the head that is left out
+    assert made.manifest["bytes"]["int8"] < full.manifest["bytes"]["int8"]
+    assert made.name == f"{run.name}, exit after block1, ends after block3"
+    capsys.readouterr()
+    for command in (["export", str(whole.folder), str(out)], ["device", str(whole.folder)]):
+        assert cli.main([*command, "--end", "block9"]) == 2
+        assert "unknown exit 'block9': choose one of 'block1', 'block2', 'block3'" in capsys.readouterr().err
+        two = [command[0], str(whole.folder), *command[1:]]
+        assert cli.main([*two, "--exits", "block1"]) == 2
+        assert "exits and end cut one network short: give one record with them" in capsys.readouterr().err
+
+
+@needs_onnx
 @pytest.mark.slow
 def test_a_cascade_that_mixes_leaves_alike_in_python_and_in_c(small_data: Dataset, tmp_path: Path) -> None:
     """Answers of the second network are three tenths the first one's, here four exits before two."""

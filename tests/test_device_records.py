@@ -21,7 +21,9 @@ from trecx.deploy.records import MACHINE, DeviceRecord, published
 from trecx.errors import TrecxError
 from trecx.experiments.intact import FORMAT, Damaged, Newer
 from trecx.experiments.records import checksum
-from trecx.experiments.runs import Run
+from trecx.experiments.runs import Run, cost_of
+from trecx.models.cascade import shortened
+from trecx.models.cost import parameters
 from trecx.report import device as figures
 from trecx.report.page import draw, drawn
 from trecx.report.provenance import origin, provenance
@@ -88,6 +90,9 @@ DAMAGE: dict[str, tuple[Damage, str]] = {
     "a share alone": (said("mix", 0.3), "mix is 0.3: a cascade of two networks has one"),
     "cost falls": (said("cost.macs", [2, 1]), "cost.macs is [2, 1]: a list of rising costs"),
     "cost of one exit": (said("cost.macs", [1]), "cost.macs has 1 exits: stages has 2"),
+    "cut short": (said("exits", ["block1"]), f"it is of {EARLY.name}+exits-block1"),
+    "an end and no exits": (said("end", "block3"), "end is 'block3': exits says which exits are left before it"),
+    "exits a text": (said("exits", "block1"), "exits is 'block1': a list of stages"),
     "bytes a text": (said("bytes.int8", "few"), "bytes.int8 is 'few': a whole number"),
     "no accuracy": (said("accuracy.val"), "accuracy.val.float is missing"),
     "accuracy in percent": (said("accuracy.test.int8", [88, 90]), "accuracy.test.int8 is [88, 90]: a list"),
@@ -295,6 +300,28 @@ def test_of_several_networks_the_text_names_the_one_that_saves_most_on_validatio
     found = tables.in_words(published())
     assert found["kws-cascade-nested-worst"] == "103 %"
     assert found["kws-cascade-instructions"] == f"{100 * (1 - (110 + 0.8 * 1010) / 1000):.1f} %"
+
+
+def test_a_network_that_was_cut_short_says_so(early: Path) -> None:
+    whole = Run("kws", "sdn_fair", "speech_commands", "fast", taps=("block1", "block2", "block3"))
+    left = {"exits": ["block1"], "end": "block3"}
+    made = write_device_record(early.parent, [whole], [600, 200], CURVE, **left)
+    assert made.name == f"{whole.name}+exits-block1+ends-block3"
+    assert made.label == "SDN (published), exit after block1, ends after block3"
+    assert tables.short(made) == "SDN (published), ends after block3"
+    assert made.params == parameters(shortened(whole.design.build(), **left))[0] < cost_of(whole).params
+    base = replace(BASE, width=0.5)
+    assert write_device_record(early.parent, [base], [500], ALONE).params == cost_of(base).params
+    alone = write_device_record(early.parent, [whole], [800], ALONE, exits=[], end="block3")
+    assert alone.name == f"{whole.name}+no-exit+ends-block3"
+    assert tables.short(alone) == "trunk to block3, no exit"
+    assert not any(record.is_baseline for record in (made, alone))
+    assert {made.name, alone.name} < {record.name for record in published()}
+    assert tables.in_words(published())["kws-sdn_fair-short-worst"] == f"{100 * 820 / 1000:.0f} %"
+    change_json(made.path, "exits", ["block1", "block2"])
+    made.path.rename(path := made.path.with_name(f"{whole.name}+exits-block1-block2+ends-block3.json"))
+    with pytest.raises(Damaged, match=r"exits has 2 exits: stages has 2"):
+        _ = DeviceRecord(path).manifest
 
 
 @pytest.mark.parametrize("name", ["inference", "memory", "saved", "operations", "lost"])

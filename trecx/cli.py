@@ -69,9 +69,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("curve", "benefit curve of a record, or of a cascade of two: accuracy and mean cost by threshold")
     command.add_argument("record", metavar="RECORD", help="folder or name of a run record")
     command.add_argument("second", metavar="RECORD", nargs="?", help="of the network that goes on where it is unsure")
-    _mixing(command)
-    command.add_argument("--exits", help="of one network: keep only the exits after these stages, comma-separated")
-    command.add_argument("--end", help="of one network: stop at the exit after this stage")
+    _composing(command)
     command.add_argument("--split", default="test", choices=["val", "test"], help="test by default")
     command.add_argument("--score", default="max_prob", choices=["max_prob", "margin", "entropy"])
     command.add_argument("--unit", default="flops", choices=["flops", "macs"], help="keras-flops (default) or MACs")
@@ -97,11 +95,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("record", metavar="RECORD", nargs="+", help="folder or name of a run record with weights")
     command.add_argument("out", metavar="OUT", help="folder to write")
     command.add_argument("--c", action="store_true", help="also the int8 stages as C, with a Makefile")
-    _mixing(command)
+    _composing(command)
 
     command = add("device", "instructions and memory of a record on an emulated Cortex-M, as a device record")
     command.add_argument("record", metavar="RECORD", nargs="+", help="a run record with weights; two for a cascade")
-    _mixing(command)
+    _composing(command)
     command.add_argument("--machine", default="mps2-an386", help="mps2-an386 (Cortex-M4F, default) or mps2-an385 (M3)")
     command.add_argument("--latency", action="store_true", help="also time on this processor, which must be idle")
     command.add_argument("--publish", action="store_true", help="put the record into the book")
@@ -124,9 +122,24 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _mixing(command: argparse.ArgumentParser) -> None:
-    """The option of the three commands that take a cascade."""
+def _composing(command: argparse.ArgumentParser) -> None:
+    """The options of the three commands that take a cascade, or a network cut short."""
     command.add_argument("--mix", type=float, default=0.0, help="of a cascade: share of the first answer in the second")
+    command.add_argument("--exits", help="of one network: keep only the exits after these stages, comma-separated")
+    command.add_argument("--end", help="of one network: stop at the exit after this stage")
+
+
+def _composed(options: argparse.Namespace, names: Sequence[str]) -> list[Any]:
+    """The records by these names; one alone with the exits and the end that the options leave it."""
+    from trecx.experiments.composed import shorten
+    from trecx.experiments.records import open_record
+
+    records = [open_record(name) for name in names]
+    if options.exits is None and options.end is None:
+        return records
+    if len(records) > 1:
+        raise TrecxError("exits and end cut one network short: give one record with them")
+    return [shorten(records[0], filter(None, (options.exits or "").split(",")), options.end or "")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -230,16 +243,12 @@ def _curve(options: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
 
     from trecx.evaluation.trace import at_thresholds, benefit_curve
-    from trecx.experiments.composed import joined, shorten
-    from trecx.experiments.records import open_record
+    from trecx.experiments.composed import joined
 
     if options.points != 0 and not 2 <= options.points <= MOST_POINTS:
         raise TrecxError(f"points {options.points} is impossible: choose 0 for all thresholds, or 2 to {MOST_POINTS}")
-    record = joined([open_record(name) for name in (options.record, options.second) if name is not None], options.mix)
-    if options.exits is not None or options.end is not None:
-        if options.second is not None:
-            raise TrecxError("exits and end cut one network short: give one record with them")
-        record = shorten(record, filter(None, (options.exits or "").split(",")), options.end or "")
+    names = [name for name in (options.record, options.second) if name is not None]
+    record = joined(_composed(options, names), options.mix)
     trace = record.trace(options.split, score=options.score, unit=options.unit)
     grid = np.linspace(1, 0, options.points)
     curve = at_thresholds(trace, grid) if options.points else benefit_curve(trace)
@@ -265,8 +274,9 @@ def _recommend(options: argparse.Namespace) -> dict[str, Any]:
         seeds = [[open_record(name) for name in names] for names in zip(*found["records"], strict=True)]
         best = [next((one for one in of if one.weights.is_file()), of[0]) for of in seeds]
         found["records"] = " ".join(one.name for one in best)
-        cut = {"exits": ",".join(found.pop("exits") or ()), "end": found.pop("end")}
-        found |= {key: value for key, value in cut.items() if value}
+        exits, end = found.pop("exits"), found.pop("end")
+        found |= {} if exits is None else {"exits": ",".join(exits) or '""'}  # as a shell passes no exit at all
+        found |= {"end": end} if end else {}
     # JSON has no NaN: an interval that too few seeds cannot give is null.
     return {key: None if value != value else value for key, value in found.items()}
 
@@ -301,9 +311,8 @@ def _robustness(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _export(options: argparse.Namespace) -> dict[str, Any]:
     from trecx.deploy.export import export
-    from trecx.experiments.records import open_record
 
-    records = [open_record(name) for name in options.record]
+    records = _composed(options, options.record)
     made = export(records, Path(options.out).expanduser(), c=options.c, mix=options.mix, say=_say)
     found, accuracy = made.manifest, made.manifest["accuracy"]["test"]
     return {
@@ -319,9 +328,8 @@ def _export(options: argparse.Namespace) -> dict[str, Any]:
 
 def _device(options: argparse.Namespace) -> dict[str, Any]:
     from trecx.deploy.records import measure
-    from trecx.experiments.records import open_record
 
-    records = [open_record(name) for name in options.record]
+    records = _composed(options, options.record)
     how = {"latency": options.latency, "publish": options.publish, "mix": options.mix}
     made = measure(records, options.machine, **how, say=_say)
     found = made.manifest

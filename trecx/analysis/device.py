@@ -38,8 +38,9 @@ def short(record: DeviceRecord) -> str:
     first = record.runs[0]
     if len(record.runs) == 1 and len(record.cost("flops")) > 1:
         alone = ", heads alone" if first.frozen else ""
-        return f"{label_of(first.method)}{alone}, ends after {first.ends}" if first.ends else record.label
+        return f"{label_of(first.method)}{alone}, ends after {record.end}" if record.end else record.label
     size = sizes_in_words(f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}")
+    size = f"trunk to {record.end}" if record.end else size
     size = f"taught {size}" if first.teacher else size
     if len(record.runs) == 1:
         return f"{size}, no exit"
@@ -73,7 +74,7 @@ def answer(records: Sequence[DeviceRecord]) -> pd.DataFrame:
         saved = savings(group)
         for record in group:
             first = record.runs[0]
-            if base is None or not (len(record.runs) > 1 or first.method in ANSWERS or first.ends):
+            if base is None or not (len(record.runs) > 1 or first.method in ANSWERS or record.end):
                 continue
             row = saved[(saved["network"] == record.label) & (saved["drop"] == 1)].iloc[0]
             lost = 100 * base.accuracy("int8")[-1] - row["accuracy"]
@@ -323,7 +324,7 @@ def _network(record: DeviceRecord) -> list[str]:
     first, *then = record.runs
     if then:
         return ["cascade", *(run.method for run in then if run.method != "baseline")]
-    return [first.method, *["short"] * bool(first.ends)]
+    return [first.method, *["short"] * bool(record.end)]
 
 
 def _spent(record: DeviceRecord, base: DeviceRecord) -> float:

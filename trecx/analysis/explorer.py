@@ -27,7 +27,7 @@ from trecx.evaluation.trace import Trace, at_thresholds
 from trecx.experiments.composed import Cascaded
 from trecx.experiments.records import Record, mean_accuracy
 from trecx.experiments.results import Results
-from trecx.experiments.runs import cost_of, run_of
+from trecx.experiments.runs import run_of
 from trecx.models.methods import get_method
 from trecx.paper import paper
 from trecx.tasks import get_task
@@ -422,7 +422,7 @@ def _on_a_device(found: Results, records: Iterable[DeviceRecord]) -> dict[str, A
     methods = [_device_method(label, record, base) for label, record in zip(labels, others, strict=True)]
     last = {"accuracy": _percent(base.accuracy("int8")[-1]), "low": None, "high": None}
     cost = {ON_A_DEVICE: base.cost(ON_A_DEVICE)[-1]}
-    return {"baseline": last | {"seeds": 1, "params": _params(base), "cost": cost}, "methods": methods}
+    return {"baseline": last | {"seeds": 1, "params": base.params, "cost": cost}, "methods": methods}
 
 
 def _device_method(label: str, record: DeviceRecord, base: DeviceRecord) -> dict[str, Any]:
@@ -437,7 +437,7 @@ def _device_method(label: str, record: DeviceRecord, base: DeviceRecord) -> dict
         "method": record.runs[0].method if len(record.runs) == 1 else "cascade",
         "about": f"one training, int8: {record.name}",
         "first": True,
-        "params": [_params(record)] if alone else _params(record),
+        "params": [record.params] if alone else record.params,
         "seeds": 1,
         "cost": {ON_A_DEVICE: cost.tolist()},
         "loss": _without(_device_points(by_loss, alone), "val_accuracy"),
@@ -462,11 +462,6 @@ def _device_points(points: Iterable[dict[str, Any] | None], alone: bool) -> dict
         for key, values in rows.items():
             values.append(shown[key])
     return rows
-
-
-def _params(record: DeviceRecord) -> int:
-    """Trained parameters of all its networks."""
-    return sum(cost_of(run).params for run in record.runs)
 
 
 def _without(points: dict[str, Any], key: str) -> dict[str, Any]:

@@ -30,11 +30,11 @@ from trecx.deploy.graphs import Affine
 from trecx.deploy.runtime import Stages, log_softmax
 from trecx.errors import TrecxError
 from trecx.evaluation.trace import Trace, mixed
-from trecx.experiments.composed import joined
+from trecx.experiments.composed import joined, network_of
 from trecx.experiments.intact import read_arrays, read_json
 from trecx.experiments.machine import versions
 from trecx.experiments.records import Record, whole_folder
-from trecx.experiments.runs import Run, inputs, labels, network_of, run_of
+from trecx.experiments.runs import Run, inputs, labels, run_of
 from trecx.models.build import input_shape
 from trecx.models.network import inference
 from trecx.tasks import get_task
@@ -115,7 +115,8 @@ def export(
     """Write the stages of a record, or of a cascade of two, into `folder` and check them.
 
     Args:
-        records: one or two run records with weights, of the same data.
+        records: one or two run records with weights, of the same data; one alone may be cut short
+            (`trecx.experiments.composed.shorten`).
         folder: made, or taken over from an earlier export.
         c: also write the int8 stages as C.
         mix: of a cascade, the share that the second network's answers keep of the first one's last.
@@ -194,7 +195,7 @@ def _members(records: Sequence[Record]) -> list[_Member]:
     members = []
     for record in records:
         run = run_of(record)
-        network = network_of(record)
+        network = network_of(record, trained=True)
         members.append(_Member(record, run, network, network.num_exits))
     for field in ("data", "resolution", "extra_classes"):
         values = [getattr(member.run, field) for member in members]

@@ -34,6 +34,10 @@ def _thresholds(value: Any) -> bool:
     return _fractions(value) and value == sorted(value, reverse=True)
 
 
+def _stages(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_a(str), value))
+
+
 def _shares(value: Any) -> bool:
     return isinstance(value, list) and all(_fractions(row) and abs(sum(row) - 1) < TOLERANCE for row in value)
 
@@ -70,6 +74,8 @@ _NEEDED: tuple[Field, ...] = (
 )
 _OPTIONAL: tuple[Field, ...] = (
     ("mix", "a share from 0 to below 1", lambda value: is_number(value) and 0 <= value < 1),
+    ("exits", "a list of stages", _stages),
+    ("end", "a stage", is_a(str)),
     ("baseline", "a text", is_a(str)),
     ("weights", "a list", is_a(list)),
     ("data.checksum", "a text", is_a(str)),
@@ -85,9 +91,12 @@ _OPERATIONS: tuple[Field, ...] = tuple(
 )
 
 
-def name(runs: Sequence[Run], mix: float = 0.0) -> str:
-    """What the device record of these runs is called."""
-    return "+".join([*(run.name for run in runs), *[f"mix{mix:g}"] * bool(mix)])
+def name(runs: Sequence[Run], mix: float = 0.0, exits: Sequence[str] | None = None, end: str = "") -> str:
+    """What the device record of these runs is called; `exits` and `end` of a network that was cut short."""
+    parts = [*(run.name for run in runs), *[f"mix{mix:g}"] * bool(mix)]
+    if exits is not None:
+        parts += ["-".join(("exits", *exits)) if exits else "no-exit", *[f"ends-{end}"] * bool(end)]
+    return "+".join(parts)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -110,11 +119,16 @@ def read(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is damaged, or of a later version (its runs: {error})") from error
     mix = found.get("mix") or 0
     need(not mix or len(runs) == 2, f"mix is {mix:g}: a cascade of two networks has one")
-    need(path.stem == name(runs, mix), f"it is of {name(runs, mix)}")
+    exits, end = found.get("exits"), found.get("end") or ""
+    need(exits is None or len(runs) == 1, "exits is of a network that was cut short: runs names one")
+    need(exits is not None or not end, f"end is {end!r}: exits says which exits are left before it")
+    own = name(runs, mix, exits, end)
+    need(path.stem == own, f"it is of {own}")
     for group, wanted in (("stages", _STAGE), ("operations", _OPERATIONS)):
         for k, stage in enumerate(found[group]):
             _each(path, f"{group}[{k}]", stage, wanted)
-    exits = len(found["stages"])
+    stages = len(found["stages"])
+    need(exits is None or len(exits) + 1 == stages, f"exits has {len(exits or ())} exits: stages has {stages}")
     of_exits = {"operations": found["operations"], "cost.flops": found["cost"]["flops"]}
     of_exits["cost.macs"] = found["cost"]["macs"]
     for split, kinds in found["accuracy"].items():
@@ -123,16 +137,16 @@ def read(path: Path) -> dict[str, Any]:
     for kind in ("shares", "val_shares"):
         of_exits |= {f"curve.{kind}[{k}]": row for k, row in enumerate(curve[kind])}
     for field, values in of_exits.items():
-        need(len(values) == exits, f"{field} has {len(values)} exits: stages has {exits}")
+        need(len(values) == stages, f"{field} has {len(values)} exits: stages has {stages}")
     points = len(curve["thresholds"])
     for key in ("val", "test", "shares", "val_shares"):
         need(len(curve[key]) == points, f"curve.{key} has {len(curve[key])} points: curve.thresholds has {points}")
-    need((curve["thresholds"] == [None]) == (exits == 1), f"curve.thresholds does not fit {exits} exits")
+    need((curve["thresholds"] == [None]) == (stages == 1), f"curve.thresholds does not fit {stages} exits")
     for k, row in enumerate(found["float_thresholds"]):
-        _float_threshold(path, f"float_thresholds[{k}]", row, exits)
+        _float_threshold(path, f"float_thresholds[{k}]", row, stages)
     for k, point in enumerate((found.get("latency") or {}).get("points", [])):
         _each(path, f"latency.points[{k}]", point, (("drop", "a number", is_number), ("ratio", "a number", is_number)))
-        _each(path, f"latency.points[{k}]", point, (("shares", f"{exits} exit rates", _rates(exits)),))
+        _each(path, f"latency.points[{k}]", point, (("shares", f"{stages} exit rates", _rates(stages)),))
     return found
 
 

@@ -1,10 +1,11 @@
 """Device records: what networks cost on an emulated microcontroller and what int8 leaves of them.
 
 A device record is one JSON file of a few kB, `device/MACHINE/NAME.json` beside the run records, for a run record or,
-as NAME+NAME, a cascade of two (NAME+NAME+mix0.3 where it mixes their answers). It holds accuracies of every exit in
-float32 and int8, instructions and memory of every stage, a benefit curve under int8 and, where it was asked for, the
-latency on a processor, but neither firmware nor predictions. Reading one needs nothing optional; `trecx.deploy.intact`
-says what a whole one is.
+as NAME+NAME, a cascade of two (NAME+NAME+mix0.3 where it mixes their answers). Of a network that was cut short the
+name ends in the exits that are left and the stage that it ends after (NAME+exits-layer4-layer6+ends-layer8). It holds
+accuracies of every exit in float32 and int8, instructions and memory of every stage, a benefit curve under int8 and,
+where it was asked for, the latency on a processor, but neither firmware nor predictions. Reading one needs nothing
+optional; `trecx.deploy.intact` says what a whole one is.
 """
 
 import json
@@ -29,7 +30,7 @@ from trecx.deploy.export import SEED, Export, Say, code, export, sha256
 from trecx.errors import TrecxError, check_choice
 from trecx.evaluation.points import chosen_point, point_at
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import MIXED, joined
+from trecx.experiments.composed import MIXED, Shortened, joined, params_of, remainder
 from trecx.experiments.intact import FORMAT, Damaged, Newer
 from trecx.experiments.machine import hardware
 from trecx.experiments.records import Record, all_records
@@ -71,12 +72,29 @@ class DeviceRecord:
     @property
     def label(self) -> str:
         """What it is called in tables: method and size, 'then' between the networks of a cascade."""
-        return ", then ".join(_label(run) for run in self.runs) + MIXED * bool(self.mix)
+        whole = ", then ".join(_label(run) for run in self.runs) + MIXED * bool(self.mix)
+        return whole if self.exits is None else f"{whole}, {remainder(self.exits, self.end)}"
 
     @property
     def mix(self) -> float:
         """Share of the first network's answer in those of the second."""
         return float(self.manifest.get("mix") or 0)
+
+    @property
+    def exits(self) -> tuple[str, ...] | None:
+        """The exits that are left of a network that was cut short; None for one as it was trained."""
+        exits = self.manifest.get("exits")
+        return None if exits is None else tuple(exits)
+
+    @property
+    def end(self) -> str:
+        """The stage that its network ends after, by its training or since it was cut short; empty for the whole."""
+        return self.manifest.get("end") or self.runs[0].ends
+
+    @property
+    def params(self) -> int:
+        """Trained parameters of all its networks."""
+        return sum(params_of(run, self.exits, self.manifest.get("end") or "") for run in self.runs)
 
     @property
     def data_title(self) -> str:
@@ -92,7 +110,7 @@ class DeviceRecord:
     @property
     def is_baseline(self) -> bool:
         """Whether others are compared with it."""
-        return len(self.runs) == 1 and _is_baseline(self.runs[0])
+        return len(self.runs) == 1 and self.exits is None and _is_baseline(self.runs[0])
 
     def cost(self, unit: str) -> NDArray[np.float64]:
         """Cumulative cost (exits,) of leaving at each exit, decisions included, in `flops`, `macs` or `instructions`.
@@ -182,7 +200,7 @@ def measure(
     latency is compared with.
 
     Args:
-        records: one or two run records with weights.
+        records: one or two run records with weights; one alone may be cut short.
         machine: one of `trecx.deploy.device.MACHINES`.
         latency: also measure time on this processor, which must have nothing else to do.
         publish: write into the book's folder instead of the records folder.
@@ -204,6 +222,7 @@ def measure(
         "format": FORMAT,
         "runs": [record.run for record in records],
         **({"mix": mix} if mix else {}),
+        **_cut(records),
         "baseline": compared.name,
         **{key: known[key] for key in ("data", "weights", "rule", "cost", "bytes", "accuracy", "check", "calibration")},
         **measured,
@@ -217,11 +236,21 @@ def measure(
         say("measuring latency")
         manifest["latency"] = _latency(made, reference, records, compared)
     root = paths.PUBLISHED if publish else paths.RECORDS
-    path = root / GROUP / machine / f"{intact.name([run_of(record) for record in records], mix)}.json"
+    path = root / GROUP / machine / f"{_name(records, mix)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as file:
         file.write((json.dumps(manifest, indent=None, separators=(", ", ": ")) + "\n").encode())
     return DeviceRecord(path)
+
+
+def _cut(records: Sequence[Record]) -> dict[str, Any]:
+    """What is left of a network that was cut short: its exits and its end; empty for others."""
+    first = records[0]
+    return {"exits": [*first.exits], "end": first.end} if isinstance(first, Shortened) else {}
+
+
+def _name(records: Sequence[Record], mix: float) -> str:
+    return intact.name([run_of(record) for record in records], mix, **_cut(records))
 
 
 def baseline_of(record: Record) -> Record:
@@ -248,7 +277,7 @@ def _label(run: Run) -> str:
 
 def _exported(records: Sequence[Record], say: Say, mix: float = 0.0) -> Export:
     """The export with C of these very weights that is there, or a new one."""
-    folder = paths.BUILD / "deploy" / run_of(records[0]).data / intact.name([run_of(r) for r in records], mix)
+    folder = paths.BUILD / "deploy" / run_of(records[0]).data / _name(records, mix)
     there = Export(folder)
     if there.c.is_dir():
         now = needs.package_versions(needs.EXPORT.values())

@@ -17,7 +17,7 @@ from trecx.errors import TrecxError
 from trecx.evaluation.trace import mixed
 from trecx.experiments import runs
 from trecx.experiments.records import Record
-from trecx.experiments.runs import Design, run_of
+from trecx.experiments.runs import Design, Run, run_of
 from trecx.models.build import input_shape
 from trecx.models.cascade import Cascade, Resize, mixed_flops, shortened
 from trecx.models.cost import Cost, Network, head_costs, parameters, peak_activations
@@ -196,6 +196,14 @@ def remainder(exits: Sequence[str], end: str) -> str:
     *some, last = exits or ("",)
     kept = f"exits after {', '.join(some)} and {last}" if some else f"exit after {last}" if last else "no exit"
     return f"{kept}, ends after {end}" if end else kept
+
+
+def params_of(run: Run, exits: Iterable[str] | None = None, end: str = "") -> int:
+    """Trained parameters of a run's network; of what is left with only these `exits` and an earlier `end`."""
+    if exits is None:
+        return runs.cost_of(run).params
+    network, _ = _parts(run.design)
+    return parameters(shortened(network, exits, end))[0]
 
 
 def sources(record: Record) -> tuple[Record, ...]:
