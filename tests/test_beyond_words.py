@@ -106,6 +106,11 @@ def test_a_page_has_words_and_one_column_for_a_gain() -> None:
             "SDN, after layer4-layer6-layer8, heads alone, exits after layer4, layer6 and layer8, ends after layer10",
             "SDN, heads alone, exits after layers 4, 6 and 8, ends after layer 10",
         ),
+        (
+            "SDN, exits after layer4, layer5, layer6, layer7 and layer8, ends after layer9",
+            "SDN, exits after layers 4 to 8, ends after layer 9",
+        ),
+        ("SDN, after layer4-layer5", "SDN, after layers 4 and 5"),
         ("SDN, after layer4-layer8, ends after layer10, no exit", "SDN, ends after layer 10, no exit"),
         ("T-RecX, exit after layer7", "T-RecX, exit after layer 7"),
         ("T-RecX, w = 0.1, after block1-block3", "T-RecX, w = 0.1, after blocks 1 and 3"),

@@ -47,9 +47,9 @@ def listed(words: Iterable[str]) -> str:
 def sizes_in_words(label: str) -> str:
     """The name of a setting with its sizes in words: '5/8 of the filters' for 'width 0.625'.
 
-    'resolution 64' is '64 × 64 pixels', 'layer4 and layer8' 'layers 4 and 8'; several widths, as a nested network has
-    them, stay together. Of a network with fewer exits than it was trained with, those that it was trained with are left
-    out.
+    'resolution 64' is '64 × 64 pixels', 'layer4 and layer8' 'layers 4 and 8', three or more in a row 'layers 4 to 8';
+    several widths, as a nested network has them, stay together. Of a network with fewer exits than it was trained with,
+    those that it was trained with are left out.
     """
 
     def filters(found: re.Match[str]) -> str:
@@ -57,8 +57,10 @@ def sizes_in_words(label: str) -> str:
         return f"{' and '.join(widths)} of the filters"
 
     def stages(found: re.Match[str]) -> str:
-        numbers = re.findall(r"\d+", found[0])
-        return f"{found[1]}{'s' * (len(numbers) > 1)} {listed(numbers)}"
+        numbers = [int(number) for number in re.findall(r"\d+", found[0])]
+        in_a_row = len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]
+        said = f"{numbers[0]} to {numbers[-1]}" if in_a_row else listed(map(str, numbers))
+        return f"{found[1]}{'s' * (len(numbers) > 1)} {said}"
 
     label = re.sub(r", after [^ ,]+(?=.*, (?:exits?|no exit)\b)", "", label)
     label = re.sub(r"\b(layer|block|stack)\d+(?:(?:, |-| and )\1\d+)*", stages, label)
