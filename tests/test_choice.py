@@ -12,10 +12,11 @@ from trecx.cli import main
 from trecx.errors import TrecxError
 from trecx.evaluation.risk import certified_threshold, excess_pvalue
 from trecx.evaluation.trace import Trace, at_thresholds
-from trecx.experiments.composed import Cascaded, cascade, joined
+from trecx.experiments.composed import Cascaded, cascade, joined, shorten
 from trecx.experiments.records import Record, open_record
 from trecx.experiments.results import Results, alike
 from trecx.experiments.runs import Run
+from trecx.models.methods import label_of
 
 from .small import write_record, write_results
 
@@ -326,3 +327,14 @@ def test_an_answer_without_any_exit_says_so(
     for words, exits in (((), 4), (("--exits", ""), 1)):
         assert main(["curve", KWS_SDN, *words, "--json"]) == 0
         assert len(json.loads(capsys.readouterr().out)[0]["shares"]) == exits
+
+
+@pytest.mark.parametrize("run", [Run("kws", "nested", narrow=(0.25, 0.5)), Run("vww", "two_resolutions")])
+def test_a_network_whose_answers_are_complete_networks_is_not_cut_short(run: Run, tmp_path: Path) -> None:
+    record = write_record(run, tmp_path, n=240)
+    with pytest.raises(TrecxError, match=f"a network of method '{run.method}' has no exits in its trunk"):
+        shorten(record, [])
+    found = write_results(tmp_path, run.task)
+    found.variants[f"{run.method}, more"] = [record]
+    label = label_of(f"{run.method}, more")
+    assert [one.label for one in candidates(found) if one.label.startswith(label)] == [label]

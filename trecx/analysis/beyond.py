@@ -22,6 +22,7 @@ from trecx.experiments.composed import Cascaded, Shortened, cascade, peak_memory
 from trecx.experiments.records import Record
 from trecx.experiments.results import Results
 from trecx.models.cascade import mixed_flops
+from trecx.models.methods import METHODS
 
 DROPS = (1, 0)  # points below the baseline's mean accuracy
 # Row of the table -> what it says. A row takes the best of its candidates on validation, T-RecX has one.
@@ -37,7 +38,6 @@ CHOSEN = "chosen on each task"  # the row of the mean over the ways that validat
 RESAMPLES = 100
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of the earlier answer, that are tried where answers are mixed
 IN_TRUNK, COMPLETE = "exit in the trunk", "complete network"  # where an answer comes from
-WHOLE_STEPS = ("nested", "two_resolutions")  # methods whose early answers have the whole depth behind them
 
 Found = Mapping[str, Results]  # task -> its runs
 _NONE = Interval(np.nan, np.nan, np.nan)
@@ -493,10 +493,9 @@ def answers(found: Found, unit: str = "flops") -> pd.DataFrame:
                 continue
             accuracies = np.mean([record.accuracies() for record in records], axis=0)
             costs = records[0].cost(unit)
-            steps = records[0].method in WHOLE_STEPS
-            complete = steps or (len(costs) == 1 and not records[0].run.get("ends"))
+            in_trunk = METHODS[records[0].method].in_trunk if len(costs) > 1 else bool(records[0].run.get("ends"))
             for k in range(max(1, len(costs) - 1)):
-                row: dict[str, Any] = {"task": task, "kind": COMPLETE if complete else IN_TRUNK, "network": label}
+                row: dict[str, Any] = {"task": task, "kind": IN_TRUNK if in_trunk else COMPLETE, "network": label}
                 row |= {"exit": k + 1, "cost": costs[k] / 1e6, "share": 100 * costs[k] / base}
                 rows.append(row | {"accuracy": 100 * accuracies[k], "seeds": len(records)})
     return pd.DataFrame(rows)

@@ -119,7 +119,7 @@ def _family(record: Record) -> str:
 
 def _shortened(label: str, records: Sequence[Record]) -> Iterator[Candidate]:
     """A network with several early exits in its trunk, with every choice of fewer exits and of the end."""
-    if not (METHODS[records[0].method].head and len(records[0].cost()) > 2):
+    if not (METHODS[records[0].method].in_trunk and len(records[0].cost()) > 2):
         return
     for exits, end in shortenings(records[0]):
         family = "exits" if exits else "static"

@@ -21,6 +21,7 @@ from trecx.experiments.runs import Design, Run, run_of
 from trecx.models.build import input_shape
 from trecx.models.cascade import Cascade, Resize, mixed_flops, shortened
 from trecx.models.cost import Cost, Network, head_costs, parameters, peak_activations
+from trecx.models.methods import METHODS
 from trecx.models.network import EarlyExitNetwork, check_mix
 from trecx.tasks import TASKS
 
@@ -259,6 +260,6 @@ def _parts(design: Design) -> tuple[EarlyExitNetwork, dict[str, Cost]]:
     """The network of a design and the cost of each of its exit heads; torch's random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         network = design.build()
-    if not isinstance(network, EarlyExitNetwork):
+    if not (isinstance(network, EarlyExitNetwork) and METHODS[design.method].in_trunk):
         raise TrecxError(f"a network of method {design.method!r} has no exits in its trunk, so none can be left out")
     return network, head_costs(network, input_shape(design.task, design.resolution))

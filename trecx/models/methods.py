@@ -97,6 +97,11 @@ class Method:
         if not isinstance(self.loss, Loss):
             raise TrecxError(f"unknown loss {self.loss!r}: choose a TaskWeight, FixedWeights or Ramp")
 
+    @property
+    def in_trunk(self) -> bool:
+        """Whether its early exits sit in the trunk; else each has a complete network behind it, or there are none."""
+        return bool(self.head) and not (self.narrow or self.looks)
+
 
 METHODS = {
     m.name: m
