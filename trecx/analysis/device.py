@@ -44,7 +44,9 @@ def short(record: DeviceRecord) -> str:
     size = f"taught {size}" if first.teacher else size
     if len(record.runs) == 1:
         return f"{size}, no exit"
-    then = "" if record.runs[1].method == "baseline" else f", then {label_of(record.runs[1].method).lower()}"
+    second = record.runs[1]
+    taught = "taught " if second.teacher else ""
+    then = "" if second.method == "baseline" else f", then {taught}{label_of(second.method).lower()}"
     return f"Cascade, {size} first{then}" + ", mixed" * bool(record.mix)
 
 

@@ -72,8 +72,9 @@ class DeviceRecord:
     @property
     def label(self) -> str:
         """What it is called in tables: method and size, 'then' between the networks of a cascade."""
-        whole = ", then ".join(_label(run) for run in self.runs) + MIXED * bool(self.mix)
-        return whole if self.exits is None else f"{whole}, {remainder(self.exits, self.end)}"
+        if self.exits is not None:  # those that it was trained with say nothing more
+            return f"{_label(replace(self.runs[0], taps=None))}, {remainder(self.exits, self.end)}"
+        return ", then ".join(_label(run) for run in self.runs) + MIXED * bool(self.mix)
 
     @property
     def mix(self) -> float:
