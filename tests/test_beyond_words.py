@@ -12,6 +12,7 @@ from trecx.analysis.beyond import CHOSEN, COMPLETE, IN_TRUNK, ROWS, SHARES, fron
 from trecx.analysis.gates import ONE
 from trecx.analysis.wording import sizes_in_words
 from trecx.report import beyond, overview
+from trecx.report.catalogue import BEYOND
 
 TITLES = {"ic": "CIFAR-10", "kws": "Speech Commands"}
 HERE: Any = {task: SimpleNamespace(baseline=[SimpleNamespace(params=1000)]) for task in TITLES}
@@ -89,9 +90,9 @@ def test_a_number_of_one_or_two_trainings_says_so() -> None:
 def test_a_page_has_words_and_one_column_for_a_gain() -> None:
     frame = beyond.readable(saved(ALIKE, UNKNOWN), TITLES)
     assert frame["benchmark"].tolist()[:2] == [*TITLES.values()]
-    assert frame["gain"][0] == f"+0.20 [{MINUS}0.30, +0.70]"
-    assert pd.isna(frame["gain"][1])
-    assert "gain, low" not in frame
+    shown = BEYOND["savings"].printed(frame)
+    assert shown["gain (points)"].tolist()[:2] == ["+0.20 [-0.30, +0.70]", "-"]
+    assert not [column for column in shown if column.startswith("gain, ")]
 
 
 @pytest.mark.parametrize(
@@ -208,10 +209,10 @@ def test_other_rules_of_leaving_in_words() -> None:
         f"on test by {MINUS}0.15 points of accuracy."
     )
     assert beyond.gated(frame[:0], TITLES).startswith("Nothing here: ")
-    page = beyond.readable(frame, TITLES)
-    assert page["more"].tolist()[1:3] == ["+4.0 [+1.0, +7.0]", f"{MINUS}1.0 [{MINUS}1.5, {MINUS}0.5]"]
-    assert page["more"].isna().tolist() == [True, False, False] * 2
-    assert "more, low" not in page
+    page = BEYOND["gates"].printed(beyond.readable(frame, TITLES))
+    more = page["more (percentage points)"].tolist()
+    assert more[:4] == ["-", "+4.0 [+1.0, +7.0]", "-1.0 [-1.5, -0.5]", "-"]
+    assert not [column for column in page if column.startswith("more, ")]
 
 
 def test_exits_that_are_trained_alone_in_words() -> None:

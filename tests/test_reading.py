@@ -58,6 +58,13 @@ def test_an_interval_stands_beside_its_estimate_and_apart_in_the_file(shown: lis
     assert '<td class="num" data-value="8.9">8.9</td>' in shown[0]
     assert shown[0].count("<th ") == 2
     assert (tmp_path / "tables/t.csv").read_text().splitlines()[0] == "method,saved (%),low,high"
+    more = frame.assign(**{"gain": [0.5, -0.25], "gain, low": [0.25, np.nan], "gain, high": [0.75, np.nan]})
+    page.show_table(more, "t", "Savings.", units={"gain": "points"}, formats=form)
+    assert '<td class="num" data-value="0.5">0.5 [0.25, 0.75]</td>' in shown[1]
+    assert shown[1].count("<th ") == 3
+    assert shown[1].count("[95 %]") == 2
+    header = 'method,saved,low,high,gain (points),"gain, low","gain, high"'
+    assert (tmp_path / "tables/t.csv").read_text().splitlines()[0] == header
 
 
 def test_long_tables_are_folded(shown: list[str]) -> None:

@@ -67,9 +67,9 @@ def _few(row: Mapping[str, Any], before: str) -> str:
     return f"{before}{trainings_in_words(seeds)}" if seeds < 3 else ""
 
 
-def _gain(row: Mapping[str, Any], name: str = "gain", digits: int = 2) -> str:
-    """A difference with its interval."""
-    value, low, high = (f"{row[key]:+.{digits}f}" for key in (name, f"{name}, low", f"{name}, high"))
+def _gain(row: Mapping[str, Any]) -> str:
+    """A gain with its interval."""
+    value, low, high = (f"{row[key]:+.2f}" for key in ("gain", "gain, low", "gain, high"))
     return f"{value} [{low}, {high}]".replace("-", MINUS)
 
 
@@ -225,17 +225,11 @@ def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
 
 
 def readable(frame: pd.DataFrame, titles: Titles) -> pd.DataFrame:
-    """A frame of `trecx.analysis.beyond` for a page: benchmarks and sizes in words, a gain with its interval."""
+    """A frame of `trecx.analysis.beyond` for a page: benchmarks and sizes in words."""
     frame = frame.rename(columns={"task": "benchmark"})
     frame["benchmark"] = frame["benchmark"].replace(dict(titles))
     for column in {"network", "method"} & {*frame}:
         frame[column] = frame[column].map(sizes_in_words)
-    for name, digits in (("gain", 2), ("more", 1)):
-        if name in frame:
-            ends = [f"{name}, low", f"{name}, high"]
-            rows = frame.to_dict("records")
-            texts = [None if np.isnan(row[ends[0]]) else _gain(row, name, digits) for row in rows]
-            frame = frame.drop(columns=ends).assign(**{name: texts})
     return frame
 
 

@@ -77,8 +77,8 @@ def show_table(
     The runner (`make book`, `make notebook`) also has it written, to the folder that it names in TRECX_TABLES. A
     notebook that runs in Jupyter or papermill alone writes nothing: the files in `book/tables` are the book's.
 
-    On the page an interval stands in the column of its estimate: `low` and `high` behind a column are shown as
-    `41.0 [39.5, 42.5]`. The file keeps them apart.
+    On the page an interval stands in the column of its estimate: `low` and `high` behind a column, or `gain, low` and
+    `gain, high` of a column `gain`, are shown as `41.0 [39.5, 42.5]`. The file keeps them apart.
 
     Args:
         df: the values, unrounded: the CSV file carries them as they are. A named index becomes columns.
@@ -107,20 +107,15 @@ def show_table(
 
     head, body = [], []
     numeric = {c: _is_numeric(df[c]) for c in columns}
-    forms = _forms(df, formats)
-    with_ends = _estimates(columns)
-    shown = [c for c in columns if not (with_ends and c in ("low", "high"))]
-    for c in shown:
+    ends, texts = _ends(columns), _texts(df, formats, missing)
+    for c in texts:
         unit = f' <span class="unit">({html.escape(units[c])})</span>' if units and c in units else ""
-        ends = ' <span class="unit">[95 %]</span>' if c == with_ends else ""
-        head.append(f'<th scope="col"{_class(numeric[c])}>{html.escape(c)}{unit}{ends}</th>')
-    for row in df.to_dict("records"):
+        interval = ' <span class="unit">[95 %]</span>' if c in ends else ""
+        head.append(f'<th scope="col"{_class(numeric[c])}>{html.escape(c)}{unit}{interval}</th>')
+    for k, row in enumerate(df.to_dict("records")):
         cells = []
-        for c in shown:
-            value = row[c]
-            text = _breakable(html.escape(_text(value, forms[c], missing)))
-            if c == with_ends and not (pd.isna(row["low"]) or pd.isna(row["high"])):
-                text += f" [{_text(row['low'], forms['low'], '')}, {_text(row['high'], forms['high'], '')}]"
+        for c in texts:
+            value, text = row[c], _breakable(html.escape(texts[c][k]))
             key = f' data-value="{value}"' if _is(value, float) and not pd.isna(value) else ""
             cells.append(f"<td{_class(numeric[c] or bool(key))}{key}>{text}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
@@ -150,28 +145,29 @@ def printed(
 
     Arguments as of `show_table`; units and formats of columns that the table lacks are passed over.
     """
-    forms, shown = _forms(df, formats), pd.DataFrame(index=df.index)
-    ends = {c: (f"{c}, low", f"{c}, high") for c in df if f"{c}, low" in df}
-    if with_ends := _estimates([*df.columns]):
-        ends[with_ends] = ("low", "high")
-    for c in df:
-        if any(c in both for both in ends.values()):
-            continue
-        texts = [_text(value, forms[c], missing) for value in df[c]]
-        if c in ends:
-            low, high = ([_text(value, forms[name], "") for value in df[name]] for name in ends[c])
-            texts = [f"{t} [{a}, {b}]" if a and b else t for t, a, b in zip(texts, low, high, strict=True)]
-        shown[f"{c} ({units[c]})" if units and c in units else c] = texts
-    return shown
+    texts = _texts(df, formats, missing)
+    named = {f"{c} ({units[c]})" if units and c in units else c: column for c, column in texts.items()}
+    return pd.DataFrame(named, index=df.index)
 
 
-def _forms(
-    df: pd.DataFrame, formats: Mapping[str, str | Callable[[Any], str]] | None
-) -> dict[str, str | Callable[[Any], str]]:
-    """How each column's values look: as said, or by what they are."""
+def _texts(
+    df: pd.DataFrame, formats: Mapping[str, str | Callable[[Any], str]] | None, missing: str
+) -> dict[str, list[str]]:
+    """Column -> what its cells say; the ends of an interval stand beside their estimate and in no column of their own.
+
+    Values look as `formats` say, or by what they are.
+    """
     # Counts that share a column with a gap are floats to pandas, but should not look like floats.
     default = {c: ",.0f" if _is_numeric(df[c]) and (df[c].dropna() % 1 == 0).all() else ".4g" for c in df}
-    return {c: (formats or {}).get(c, default[c]) for c in df}
+    forms, ends = {c: (formats or {}).get(c, default[c]) for c in df}, _ends([*df.columns])
+    found = {}
+    for c in (c for c in df if not any(c in both for both in ends.values())):
+        found[c] = [_text(value, forms[c], missing) for value in df[c]]
+        if c in ends:
+            low, high = ([_text(value, forms[name], "") for value in df[name]] for name in ends[c])
+            rows = zip(found[c], low, high, strict=True)
+            found[c] = [f"{text} [{a}, {b}]" if a and b else text for text, a, b in rows]
+    return found
 
 
 def _is_numeric(column: "pd.Series[Any]") -> bool:
@@ -187,12 +183,14 @@ def _breakable(text: str) -> str:
     return " ".join(map(broken, text.split(" ")))
 
 
-def _estimates(columns: Sequence[str]) -> str:
-    """The column whose interval the columns `low` and `high` hold: the one in front of them; empty without them."""
-    if "low" not in columns or "high" not in columns:
-        return ""
-    place = columns.index("low")
-    return columns[place - 1] if place and columns[place + 1 : place + 2] == ["high"] else ""
+def _ends(columns: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Estimate -> the columns with the ends of its interval: named after it, or `low` and `high` right behind it."""
+    found = {c: (f"{c}, low", f"{c}, high") for c in columns}
+    found = {c: both for c, both in found.items() if {*both} <= {*columns}}
+    place = columns.index("low") if "low" in columns else 0
+    if place and columns[place + 1 : place + 2] == ["high"]:
+        found[columns[place - 1]] = ("low", "high")
+    return found
 
 
 def _write_csv(name: str, csv: str) -> None:
