@@ -1,6 +1,9 @@
 """Losses, schedules and the engine against formulas, and against themselves when interrupted."""
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -13,11 +16,12 @@ from torch import nn
 from trecx.errors import TrecxError
 from trecx.experiments.runs import Run
 from trecx.models.build import build
+from trecx.models.layers import Conv2d
 from trecx.models.methods import METHODS
 from trecx.training.augment import AUGMENTATIONS, affine, colour, crop, flip, resized_crop, shift_rows
 from trecx.training.batches import ORDERS, Examples, batches, make_batch, resize, scale, soften
 from trecx.training.device import arithmetic, autocast
-from trecx.training.loop import Training, log_probs, train
+from trecx.training.loop import Training, _kernels, log_probs, train
 from trecx.training.losses import early_weights, exit_losses, joint_loss
 from trecx.training.optimizer import OPTIMIZERS, Average, make_optimizer
 from trecx.training.recipes import (
@@ -594,3 +598,56 @@ def test_shares_are_one_for_each_early_exit() -> None:
 def test_diverging_run_stops_with_one_sentence() -> None:
     with pytest.raises(TrecxError, match="the loss is not finite in epoch 1 of 3: lower the learning rate"):
         fit(small(rate=float("inf"), schedule="steps"))
+
+
+FEW_CHANNELS = """
+import sys
+import torch
+from torch import nn
+from trecx.models.layers import Conv2d
+from trecx.training.loop import _kernels
+
+own = sys.argv[1] == "own"
+torch.manual_seed(0)
+layer = (Conv2d if own else nn.Conv2d)(6, 12, 1, stride=2)
+x = torch.randn(32, 6, 32, 32)
+exact = nn.Conv2d(6, 12, 1, stride=2).double()
+exact.load_state_dict(layer.state_dict())
+upstream = torch.randn(32, 12, 16, 16)
+wanted = torch.autograd.grad(exact(x.double()), exact.weight, upstream.double())[0]
+layer.to(memory_format=torch.channels_last)
+x = x.to(memory_format=torch.channels_last).requires_grad_()
+with _kernels(layer, torch.device("cpu")):
+    for _ in range(40):
+        blocks = [torch.randn(n) for n in range(1, 400, 7)]  # what an overrun would destroy
+        found = torch.autograd.grad(layer(x), layer.weight, upstream)[0]
+torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-3)
+with torch.no_grad():
+    torch.testing.assert_close(layer(x), exact(x.double()).float(), rtol=1e-4, atol=1e-4)
+print("right")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whose", ["own", "a user's"])
+def test_a_stride_over_few_channels_has_right_gradients(whose: str) -> None:
+    """oneDNN alone writes past its memory there: in a process of its own, since it might not survive."""
+    guarded = os.environ | {"MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", FEW_CHANNELS, whose]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=guarded, timeout=300)
+    assert (done.stdout, done.returncode) == ("right\n", 0), done.stderr
+
+
+def test_only_what_onednn_gets_wrong_runs_on_other_kernels() -> None:
+    cpu = torch.device("cpu")
+    for layer, other in (
+        (nn.Conv2d(6, 12, 1, stride=2), True),
+        (Conv2d(6, 12, 1, stride=2), False),
+        (nn.Conv2d(16, 32, 1, stride=2), False),
+        (nn.Conv2d(6, 12, 1), False),
+        (nn.Conv2d(6, 12, 3, stride=2), False),
+    ):
+        with _kernels(nn.Sequential(layer), cpu):
+            assert torch.backends.mkldnn.enabled is not other
+        with _kernels(nn.Sequential(layer), torch.device("cuda")):
+            assert torch.backends.mkldnn.enabled

@@ -87,14 +87,29 @@ def dense(in_features: int, out_features: int, init: Init = "glorot_uniform") ->
     return layer
 
 
+FEWEST = 16  # input channels, from which on oneDNN's 1x1 convolutions with a stride are right
+
+
+def overruns(layer: nn.Conv2d) -> bool:
+    """Whether oneDNN, PyTorch's kernels for processors, writes past its memory in this layer's backward pass.
+
+    That of a 1x1 convolution with a stride and few input channels, on maps in channels_last: wrong gradients, a crash
+    or a hang, on a processor without AVX-512 below 8 channels (oneDNN 3.12, https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    return layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels < FEWEST
+
+
 class Conv2d(nn.Conv2d):
-    """A convolution that stays in float32 under autocast if it is depthwise.
+    """A convolution that stays in float32 under autocast if it is depthwise, and whose gradients are right.
 
     Processors have no fast backward pass of a depthwise convolution in bfloat16: one 2x2 layer would take a
-    third of ResNet-8's training step.
+    third of ResNet-8's training step. Where oneDNN `overruns` its memory, what the stride leaves out is dropped first.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if overruns(self) and self.groups == 1 and x.device.type == "cpu" and torch.is_grad_enabled():
+            rows, columns = self.stride
+            return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
         if self.groups == 1 or not torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):

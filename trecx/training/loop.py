@@ -8,8 +8,8 @@ was interrupted goes on from its last finished epoch to the same weights.
 import itertools
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from trecx.errors import TrecxError
+from trecx.models.layers import Conv2d, overruns
 from trecx.models.methods import Method
 from trecx.models.network import EarlyExitNetwork, inference
 from trecx.training.batches import Examples, _mix, batches, make_batch, mix_targets, scale, soften
@@ -122,7 +123,8 @@ def train(
         if epoch in restarts or (stage and epoch == 0):
             optimizer = make_optimizer(network, recipe)
         learner = _Learner(network, forward, optimizer, average, stage if training.staged else None)
-        row = _one_epoch(learner, training, data, epoch)
+        with _kernels(network, device):
+            row = _one_epoch(learner, training, data, epoch)
         with average.applied() if average else nullcontext():
             row |= validate(network, data, training.task, learner.stage)
         progress.rows.append(row)
@@ -150,6 +152,19 @@ def _prepare(network: EarlyExitNetwork, training: Training, device: torch.device
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = training.recipe.bn_momentum
     network.backbone.requires_grad_(not training.frozen)
+
+
+@contextmanager
+def _kernels(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """PyTorch's own kernels inside the block, which are slower, where oneDNN's get a layer wrong that is not ours."""
+    strange = (m for m in network.modules() if isinstance(m, nn.Conv2d) and not isinstance(m, Conv2d))
+    before = torch.backends.mkldnn.enabled
+    if device.type == "cpu" and any(map(overruns, strange)):
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]  # its stubs have only the getter
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 @dataclass(frozen=True)
