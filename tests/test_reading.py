@@ -54,13 +54,13 @@ def test_an_interval_stands_beside_its_estimate_and_apart_in_the_file(shown: lis
     frame = pd.DataFrame({"method": ["a", "b"], "saved": [41.0, 8.9], "low": [39.5, np.nan], "high": [42.5, np.nan]})
     form = dict.fromkeys(("saved", "low", "high"), ".1f")
     page.show_table(frame, "t", "Savings.", units={"saved": "%"}, formats=form)
-    assert '<td class="num" data-value="41.0">41.0 [39.5, 42.5]</td>' in shown[0]
+    assert '<td class="num" data-value="41.0">41.0 <span class="ends">[39.5, 42.5]</span></td>' in shown[0]
     assert '<td class="num" data-value="8.9">8.9</td>' in shown[0]
     assert shown[0].count("<th ") == 2
     assert (tmp_path / "tables/t.csv").read_text().splitlines()[0] == "method,saved (%),low,high"
     more = frame.assign(**{"gain": [0.5, -0.25], "gain, low": [0.25, np.nan], "gain, high": [0.75, np.nan]})
     page.show_table(more, "t", "Savings.", units={"gain": "points"}, formats=form)
-    assert '<td class="num" data-value="0.5">0.5 [0.25, 0.75]</td>' in shown[1]
+    assert '<td class="num" data-value="0.5">0.5 <span class="ends">[0.25, 0.75]</span></td>' in shown[1]
     assert shown[1].count("<th ") == 3
     assert shown[1].count("[95 %]") == 2
     header = 'method,saved,low,high,gain (points),"gain, low","gain, high"'

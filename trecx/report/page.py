@@ -117,6 +117,8 @@ def show_table(
         for c in texts:
             value, text = row[c], _breakable(html.escape(texts[c][k]))
             key = f' data-value="{value}"' if _is(value, float) and not pd.isna(value) else ""
+            if c in ends:  # where the table is too wide, the interval goes below its estimate
+                text = re.sub(r" (\[.+\])$", r' <span class="ends">\1</span>', text)
             cells.append(f"<td{_class(numeric[c] or bool(key))}{key}>{text}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     label = html.escape(caption)
