@@ -314,13 +314,13 @@ def test_a_network_that_was_cut_short_says_so(early: Path) -> None:
     assert made.name == f"{whole.name}+exits-block1+ends-block3"
     assert made.label == "SDN (published), exit after block1, ends after block3"
 
-    assert tables.short(made) == "SDN (published), ends after block3"
+    assert tables.short(made) == "SDN (published), ends after block 3"
     assert made.params == parameters(shortened(whole.design.build(), **left))[0] < cost_of(whole).params
     base = replace(BASE, width=0.5)
     assert write_device_record(early.parent, [base], [500], ALONE).params == cost_of(base).params
     alone = write_device_record(early.parent, [whole], [800], ALONE, exits=[], end="block3")
     assert alone.name == f"{whole.name}+no-exit+ends-block3"
-    assert tables.short(alone) == "trunk to block3, no exit"
+    assert tables.short(alone) == "trunk to block 3, no exit"
     assert not any(record.is_baseline for record in (made, alone))
     assert {made.name, alone.name} < {record.name for record in published()}
     assert tables.in_words(published())["kws-sdn_fair-short-worst"] == f"{100 * 820 / 1000:.0f} %"

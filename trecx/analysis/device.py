@@ -38,9 +38,10 @@ def short(record: DeviceRecord) -> str:
     first = record.runs[0]
     if len(record.runs) == 1 and len(record.cost("flops")) > 1:
         alone = ", heads alone" if first.frozen else ""
-        return f"{label_of(first.method)}{alone}, ends after {record.end}" if record.end else record.label
-    size = sizes_in_words(f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}")
-    size = f"trunk to {record.end}" if record.end else size
+        ends = sizes_in_words(f"{label_of(first.method)}{alone}, ends after {record.end}")
+        return ends if record.end else sizes_in_words(record.label)
+    size = f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}"
+    size = sizes_in_words(f"trunk to {record.end}" if record.end else size)
     size = f"taught {size}" if first.teacher else size
     if len(record.runs) == 1:
         return f"{size}, no exit"

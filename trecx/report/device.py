@@ -1,6 +1,7 @@
 """The figures of networks on a microcontroller, drawn from device records."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ MEMORY = {
 
 def _panels(heights: Sequence[int], **options: Any) -> tuple[Figure, Any]:
     """Panels one below the other, each as high as its number of rows."""
-    figure = Figure(figsize=(6.2, 0.36 * sum(heights) + 0.62 * len(heights) + 0.8), layout="constrained")
+    figure = Figure(figsize=(6.2, 0.41 * sum(heights) + 0.62 * len(heights) + 0.8), layout="constrained")
     return figure, figure.subplots(len(heights), height_ratios=list(heights), squeeze=False, **options)[:, 0]
 
 
 def _rows(ax: Axes, labels: Sequence[str]) -> None:
-    """Rows with a name each, the first on top."""
-    ax.set_yticks(range(len(labels)), labels)
+    """Rows with a name each, the first on top; a long name takes two lines, so that the drawing keeps its width."""
+    ax.set_yticks(range(len(labels)), [fill(label, 36) for label in labels], linespacing=0.95)
     ax.set_ylim(len(labels) - 0.45, -0.55)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
