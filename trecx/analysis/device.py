@@ -38,8 +38,8 @@ def short(record: DeviceRecord) -> str:
     first = record.runs[0]
     if len(record.runs) == 1 and len(record.cost("flops")) > 1:
         alone = ", heads alone" if first.frozen else ""
-        ends = sizes_in_words(f"{label_of(first.method)}{alone}, ends after {record.end}")
-        return ends if record.end else sizes_in_words(record.label)
+        ends = f"{label_of(first.method)}{alone}, ends after {record.end}"
+        return sizes_in_words(ends if record.end else record.label)
     size = f"resolution {first.resolution}" if first.resolution else f"width {first.width:g}"
     size = sizes_in_words(f"trunk to {record.end}" if record.end else size)
     size = f"taught {size}" if first.teacher else size
