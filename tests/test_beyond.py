@@ -101,6 +101,29 @@ def test_exits_that_are_trained_alone_are_held_against_the_end_of_their_trunk(tm
     assert not beyond.heads_alone({"vww": Benchmark(Results("quick", "vww", {"baseline": whole}))}).size
 
 
+@pytest.mark.parametrize(("whole", "kept"), [(0.9, 3), (0.6, 0)])
+def test_all_of_a_nested_network_is_held_against_the_unmodified_one(tmp_path: Path, whole: float, kept: int) -> None:
+    def seeds(method: str, accuracy: Any, width: float = 1.0) -> list[Record]:
+        return [write_record(Run("kws", method, seed=s, width=width), tmp_path, 2000, accuracy) for s in range(3)]
+
+    methods = {"baseline": seeds("baseline", 0.8), "nested": seeds("nested", [0.1, whole])}
+    half = seeds("baseline", 0.6, 0.5)
+    found = Results("quick", "kws", methods, static={"width 0.5": half})
+    (row,) = beyond.nested({"kws": Benchmark(found)}).to_dict("records")
+    plain, inside = methods["baseline"], methods["nested"]
+    assert row["cost"] == pytest.approx(100 * inside[0].cost()[-1] / plain[0].cost()[-1])
+    assert row["whole"] == pytest.approx(100 * np.mean([r.trace().final_accuracy for r in inside]))
+    assert row["unmodified"] == pytest.approx(100 * np.mean([r.trace().final_accuracy for r in plain]))
+    first, share = half[0].cost()[0] / plain[0].cost()[0], row["cost"] / 100
+    low, high = np.mean([r.trace().final_accuracy for r in half]), row["unmodified"] / 100
+    assert row["smaller"] == pytest.approx(100 * (low + (high - low) * (share - first) / (1 - first)))
+    assert row["reached"] == f"{kept} of 3"
+    assert (row["saved"] > 0) == bool(kept)
+    (row,) = beyond.nested({"kws": Benchmark(Results("quick", "kws", methods))}).to_dict("records")
+    assert np.isnan(row["smaller"])  # no smaller network was trained
+    assert beyond.nested({"kws": Benchmark(Results("quick", "kws", {"baseline": plain}))}).empty
+
+
 def test_a_mixed_answer_keeps_a_share_of_the_one_before(found: dict[str, Results]) -> None:
     """Each saving again from a network's own loop over samples; T-RecX has two exits, SDN four."""
     here = Benchmark(found["kws"])

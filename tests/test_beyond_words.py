@@ -227,6 +227,29 @@ def test_exits_that_are_trained_alone_in_words() -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"network": "Nested", "saved": 60.0, "low": 55.0, "high": 65.0, "reached": "5 of 5"},
+         "a nested network saves 60.0 % [55.0, 65.0] for a point of accuracy. All of it"),
+        ({"network": "Nested, taught by its final exit", "saved": 20.0, "low": np.nan, "high": np.nan,
+          "reached": "1 of 2"},
+         "a nested network (taught by its final exit) saves 20.0 % for a point of accuracy, as 1 of two trainings keep "
+         "the accuracy. All of it"),
+        ({"network": "Nested, 1/2 of the filters inside", "saved": 0.0, "low": 0.0, "high": 0.0, "reached": "0 of 3"},
+         "a nested network (1/2 of the filters inside) saves nothing for a point of accuracy. All of it"),
+    ],
+)  # fmt: skip
+def test_what_a_nested_network_saves_in_words(row: dict[str, Any], said: str) -> None:
+    row |= {"task": "ic", "cost": 76.1, "whole": 85.704, "unmodified": 87.34}
+    for smaller, words in ((np.nan, "."), (86.24, ", and a smaller one without exits that costs as much 86.24 %.")):
+        assert beyond.nested(pd.DataFrame([row | {"smaller": smaller}]), TITLES) == (
+            f"On CIFAR-10 {said} costs 76 % and has 85.70 % of the answers right. "
+            f"The unmodified network has 87.34 %{words}"
+        )
+    assert beyond.nested(pd.DataFrame(), TITLES) == ""
+
+
+@pytest.mark.parametrize(
     ("network", "said"),
     [
         ("width 0.625 first, then the baseline", "5/8 of the filters"),

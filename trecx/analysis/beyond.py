@@ -395,6 +395,33 @@ def heads_alone(here: Mapping[str, Benchmark]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def nested(here: Mapping[str, Benchmark]) -> pd.DataFrame:
+    """Tasks with nested networks: what the one that validation chooses saves, and how good all of it is.
+
+    Columns: task, network, cost (of all of it, percent of the unmodified network's), whole, unmodified (accuracy of all
+    of it and of the unmodified network on test, percent, mean over seeds), smaller (the same of networks without exits
+    that cost as much as all of it: the straight line between two sizes, NaN beyond them), saved (percent, one point
+    below the unmodified network), low, high (95 %), reached (seeds that keep the accuracy on validation).
+    """
+    rows = []
+    for task, benchmark in here.items():
+        best = benchmark.best("nested", 1)
+        if best:
+            line = saving(benchmark, best[0], 1, best[1]).row(memory=False)
+            row = {"task": task, "network": line["network"], "cost": line["worst case"], "whole": 100 * _right(best[0])}
+            row["unmodified"] = 100 * benchmark.test.mean()
+            rungs = [(one.records[0].cost(benchmark.unit)[-1], _right(one)) for one in reversed(benchmark.ladder)]
+            costs, accuracies = 100 * np.transpose(rungs) / np.array([[benchmark.base], [1]])
+            row["smaller"] = float(np.interp(row["cost"], costs, accuracies, left=np.nan, right=np.nan))
+            rows.append(row | {name: line[name] for name in ("saved", "low", "high", "reached")})
+    return pd.DataFrame(rows)
+
+
+def _right(one: Candidate) -> float:
+    """Accuracy of the last answer on test, mean over seeds."""
+    return float(np.mean([record.accuracies()[-1] for record in one.records]))
+
+
 def mixing(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | None = None) -> pd.DataFrame:
     """What is saved on validation if later answers keep a share of earlier ones; nothing is trained for it.
 

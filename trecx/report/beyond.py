@@ -160,6 +160,25 @@ def heads_alone(frame: pd.DataFrame, titles: Titles) -> str:
     )
 
 
+def nested(frame: pd.DataFrame, titles: Titles) -> str:
+    """Rows of `trecx.analysis.beyond.nested` in words; empty without any."""
+    said = []
+    for row in frame.to_dict("records"):
+        kept, _, trained = str(row["reached"]).partition(" of ")
+        name = sizes_in_words(row["network"]).removeprefix("Nested").removeprefix(", ")
+        saves = "nothing" if kept == "0" else percent(_saved(row))
+        smaller = f", and a smaller one without exits that costs as much {row['smaller']:.2f} %"
+        smaller = smaller if np.isfinite(row["smaller"]) else ""
+        few = kept not in ("0", trained)
+        missed = f", as {kept} of {trainings_in_words(int(trained))} keep the accuracy" if few else ""
+        said.append(
+            f"On {titles[row['task']]} a nested network{f' ({name})' if name else ''} saves {saves} for a point of "
+            f"accuracy{missed}. All of it costs {row['cost']:.0f} % and has {row['whole']:.2f} % of the answers right. "
+            f"The unmodified network has {row['unmodified']:.2f} %{smaller}."
+        )
+    return " ".join(said)
+
+
 def mixed(shares: pd.DataFrame, tested: pd.DataFrame) -> str:
     """What mixing answers is, beside rows of `trecx.analysis.beyond.mixing_on_test`, which have what it saves."""
     if not len(tested):
