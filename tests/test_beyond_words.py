@@ -178,7 +178,7 @@ def test_what_mixing_adds_in_words() -> None:
     columns = {f"{share:g}": [10 + 10 * share, 80.0] for share in SHARES}
     shares = pd.DataFrame({"way": [ROWS["exits"], ROWS["cascade"]], **columns})
     assert beyond.mixed(shares, tested) == (
-        "With *answers mixed*, what the second network says keeps a share of 0.3 of what the first one said; nothing "
+        "With answers mixed, what the second network says keeps a share of 0.3 of what the first one said; nothing "
         "is trained for it. The table of mixed answers at the end of this page has what it saves on test. Part of what "
         "it saves is accuracy that it gives up. Within one network with exits no share adds more than 5.0 points on "
         "validation."

@@ -1,6 +1,7 @@
 """The real notebooks and pages, from training to HTML, on a few samples of each stand-in data set."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,6 +125,23 @@ def test_numbers_in_the_pages_come_from_the_records(project: Path) -> None:
     assert len(records) > 30
     runs = (project / "book/tables/runs.csv").read_text().splitlines()
     assert len(runs) == len(records) + 1
+
+
+@pytest.mark.slow
+def test_a_sentence_that_a_notebook_wrote_is_plain_text_and_not_in_bold(project: Path) -> None:
+    driver = browser()
+    try:
+        for page in pages(project / "_build/html"):
+            show(driver, page)
+            glued = driver.execute_script(
+                "return [...document.querySelectorAll('span.pasted-text')].map(span => [span.textContent, "
+                "getComputedStyle(span).fontWeight, getComputedStyle(span.parentElement).fontWeight])"
+            )
+            for text, weight, around in glued:
+                assert not re.search(r"[*`{}]", text), text  # markup would be seen as it is
+                assert weight == around or len(text) <= 40, text
+    finally:
+        driver.quit()
 
 
 @pytest.mark.slow

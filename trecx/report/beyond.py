@@ -188,7 +188,7 @@ def mixed(shares: pd.DataFrame, tested: pd.DataFrame) -> str:
     dearer = tested.pivot(index=["task", "drop"], columns="mixed", values="given up")
     return " ".join(
         [
-            f"With *answers mixed*, what the second network says keeps a share of {MIX:g} of what the first one said; "
+            f"With answers mixed, what the second network says keeps a share of {MIX:g} of what the first one said; "
             f"nothing is trained for it. The table of mixed answers at the end of this page has what it saves on test.",
             *["Part of what it saves is accuracy that it gives up."] * bool((dearer["yes"] > dearer["no"]).any()),
             *[f"Within one network with exits no share adds more than {most:.1f} points on validation."]
