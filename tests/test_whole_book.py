@@ -1,5 +1,6 @@
 """The real notebooks and pages, from training to HTML, on a few samples of each stand-in data set."""
 
+import base64
 import os
 import re
 import shutil
@@ -142,6 +143,20 @@ def test_a_sentence_that_a_notebook_wrote_is_plain_text_and_not_in_bold(project:
                 assert weight == around or len(text) <= 40, text
     finally:
         driver.quit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height"), [(8.27, 11.69), (8.5, 11)])  # inches: A4, and the American letter
+def test_the_summary_fits_on_one_printed_sheet(project: Path, width: float, height: float) -> None:
+    driver = browser()
+    try:
+        show(driver, project / "_build/html/summary.html")
+        paper = {"paperWidth": width, "paperHeight": height}
+        printed = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", paper)["data"])
+    finally:
+        driver.quit()
+    assert len(printed) > 20_000  # not an empty sheet
+    assert re.findall(rb"/Count (\d+)", printed) == [b"1"]
 
 
 @pytest.mark.slow
