@@ -106,10 +106,14 @@ def test_all_of_a_nested_network_is_held_against_the_unmodified_one(tmp_path: Pa
     def seeds(method: str, accuracy: Any, width: float = 1.0) -> list[Record]:
         return [write_record(Run("kws", method, seed=s, width=width), tmp_path, 2000, accuracy) for s in range(3)]
 
+    def nested(found: Results) -> pd.DataFrame:
+        here = {"kws": Benchmark(found)}
+        return beyond.nested(beyond.savings({"kws": found}, here=here, drops=[1], memory=False), here)
+
     methods = {"baseline": seeds("baseline", 0.8), "nested": seeds("nested", [0.1, whole])}
     half = seeds("baseline", 0.6, 0.5)
     found = Results("quick", "kws", methods, static={"width 0.5": half})
-    (row,) = beyond.nested({"kws": Benchmark(found)}).to_dict("records")
+    (row,) = nested(found).to_dict("records")
     plain, inside = methods["baseline"], methods["nested"]
     assert row["cost"] == pytest.approx(100 * inside[0].cost()[-1] / plain[0].cost()[-1])
     assert row["whole"] == pytest.approx(100 * np.mean([r.trace().final_accuracy for r in inside]))
@@ -119,9 +123,9 @@ def test_all_of_a_nested_network_is_held_against_the_unmodified_one(tmp_path: Pa
     assert row["smaller"] == pytest.approx(100 * (low + (high - low) * (share - first) / (1 - first)))
     assert row["reached"] == f"{kept} of 3"
     assert (row["saved"] > 0) == bool(kept)
-    (row,) = beyond.nested({"kws": Benchmark(Results("quick", "kws", methods))}).to_dict("records")
+    (row,) = nested(Results("quick", "kws", methods)).to_dict("records")
     assert np.isnan(row["smaller"])  # no smaller network was trained
-    assert beyond.nested({"kws": Benchmark(Results("quick", "kws", {"baseline": plain}))}).empty
+    assert nested(Results("quick", "kws", {"baseline": plain, "sdn": seeds("sdn", 0.7)})).empty
 
 
 def test_a_mixed_answer_keeps_a_share_of_the_one_before(found: dict[str, Results]) -> None:

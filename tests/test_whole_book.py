@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -31,6 +33,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             build(folder)
             (folder / "built").touch()
     return folder
+
+
+@pytest.fixture
+def driver() -> Iterator[Any]:
+    made = browser()
+    yield made
+    made.quit()
 
 
 def build(folder: Path) -> None:
@@ -129,56 +138,41 @@ def test_numbers_in_the_pages_come_from_the_records(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_sentence_that_a_notebook_wrote_is_plain_text_and_not_in_bold(project: Path) -> None:
-    driver = browser()
-    try:
-        for page in pages(project / "_build/html"):
-            show(driver, page)
-            glued = driver.execute_script(
-                "return [...document.querySelectorAll('span.pasted-text')].map(span => [span.textContent, "
-                "getComputedStyle(span).fontWeight, getComputedStyle(span.parentElement).fontWeight])"
-            )
-            for text, weight, around in glued:
-                assert not re.search(r"[*`{}]", text), text  # markup would be seen as it is
-                assert weight == around or len(text) <= 40, text
-    finally:
-        driver.quit()
+def test_a_sentence_that_a_notebook_wrote_is_plain_text_and_not_in_bold(project: Path, driver: Any) -> None:
+    for page in pages(project / "_build/html"):
+        show(driver, page)
+        glued = driver.execute_script(
+            "return [...document.querySelectorAll('span.pasted-text')].map(span => [span.textContent, "
+            "getComputedStyle(span).fontWeight, getComputedStyle(span.parentElement).fontWeight])"
+        )
+        for text, weight, around in glued:
+            assert not re.search(r"[*`{}]", text), text  # markup would be seen as it is
+            assert weight == around or len(text) <= 40, text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(8.27, 11.69), (8.5, 11)])  # inches: A4, and the American letter
-def test_the_summary_fits_on_one_printed_sheet(project: Path, width: float, height: float) -> None:
-    driver = browser()
-    try:
-        show(driver, project / "_build/html/summary.html")
-        paper = {"paperWidth": width, "paperHeight": height}
-        printed = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", paper)["data"])
-    finally:
-        driver.quit()
+def test_the_summary_fits_on_one_printed_sheet(project: Path, driver: Any, width: float, height: float) -> None:
+    show(driver, project / "_build/html/summary.html")
+    paper = {"paperWidth": width, "paperHeight": height}
+    printed = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", paper)["data"])
     assert len(printed) > 20_000  # not an empty sheet
     assert re.findall(rb"/Count (\d+)", printed) == [b"1"]
 
 
 @pytest.mark.slow
-def test_no_table_is_cut_off_on_a_laptop_and_no_page_scrolls_sideways(project: Path) -> None:
-    driver = browser()
-    try:
-        for page in pages(project / "_build/html"):
-            show(driver, page)
-            assert too_wide(driver) == [], page.name
-            show(driver, page, width=390)
-            assert "the page" not in too_wide(driver), page.name
-    finally:
-        driver.quit()
+def test_no_table_is_cut_off_on_a_laptop_and_no_page_scrolls_sideways(project: Path, driver: Any) -> None:
+    for page in pages(project / "_build/html"):
+        show(driver, page)
+        assert too_wide(driver) == [], page.name
+        show(driver, page, width=390)
+        assert "the page" not in too_wide(driver), page.name
 
 
 @pytest.mark.slow
-def test_axe_finds_nothing_on_any_page(project: Path) -> None:
-    script, driver = axe(), browser()
-    try:
-        for page in pages(project / "_build/html"):
-            for width, theme in ((1300, "light"), (1300, "dark"), (390, "light")):
-                show(driver, page, width, theme)
-                assert violations(driver, script) == [], f"{page.name}, {width} pixels, {theme}"
-    finally:
-        driver.quit()
+def test_axe_finds_nothing_on_any_page(project: Path, driver: Any) -> None:
+    script = axe()
+    for page in pages(project / "_build/html"):
+        for width, theme in ((1300, "light"), (1300, "dark"), (390, "light")):
+            show(driver, page, width, theme)
+            assert violations(driver, script) == [], f"{page.name}, {width} pixels, {theme}"

@@ -1,4 +1,4 @@
-"""Sphinx extension: a sentence that a notebook wrote is set like any other, while a number of its is set in bold.
+"""Sphinx extension: a sentence that a notebook wrote is set like any other; a number stays in bold.
 
 MyST-NB gives all glued text one class. Here what is too long for a number gets a second one, `trecx-said`, for the
 style sheet.

@@ -369,7 +369,7 @@ def taught(found: Found, unit: str = "flops") -> pd.DataFrame:
         if here and best:
             row: dict[str, Any] = {"task": task, "trainings": len(here.baseline)}
             for name, records in (("untaught", results.methods["baseline"]), ("taught", here.baseline)):
-                row[name] = 100 * float(np.mean([record.accuracies()[-1] for record in records]))
+                row[name] = _right(records)
             line = saving(here, best[0], 1, best[1]).row(memory=False)
             rows.append(row | {name: line[name] for name in ("network", "saved", "low", "high", "given up")})
     return pd.DataFrame(rows)
@@ -395,31 +395,33 @@ def heads_alone(here: Mapping[str, Benchmark]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def nested(here: Mapping[str, Benchmark]) -> pd.DataFrame:
+def nested(frame: pd.DataFrame, here: Mapping[str, Benchmark]) -> pd.DataFrame:
     """Tasks with nested networks: what the one that validation chooses saves, and how good all of it is.
 
     Columns: task, network, cost (of all of it, percent of the unmodified network's), whole, unmodified (accuracy of all
     of it and of the unmodified network on test, percent, mean over seeds), smaller (the same of networks without exits
     that cost as much as all of it: the straight line between two sizes, NaN beyond them), saved (percent, one point
-    below the unmodified network), low, high (95 %), reached (seeds that keep the accuracy on validation).
+    below the unmodified network), low, high (95 %), reached (seeds that keep the accuracy on validation). `frame`: see
+    `savings`.
     """
     rows = []
+    inside = frame[(frame["way"] == ROWS["nested"]) & (frame["drop"] == 1)].set_index("task")
     for task, benchmark in here.items():
         best = benchmark.best("nested", 1)
         if best:
-            line = saving(benchmark, best[0], 1, best[1]).row(memory=False)
-            row = {"task": task, "network": line["network"], "cost": line["worst case"], "whole": 100 * _right(best[0])}
-            row["unmodified"] = 100 * benchmark.test.mean()
-            rungs = [(one.records[0].cost(benchmark.unit)[-1], _right(one)) for one in reversed(benchmark.ladder)]
-            costs, accuracies = 100 * np.transpose(rungs) / np.array([[benchmark.base], [1]])
+            line, ladder = inside.loc[task], benchmark.ladder[::-1]
+            costs = [100 * one.records[0].cost(benchmark.unit)[-1] / benchmark.base for one in ladder]
+            accuracies = [_right(one.records) for one in ladder]
+            row = {"task": task, "network": line["network"], "cost": line["worst case"]}
+            row |= {"whole": _right(best[0].records), "unmodified": _right(benchmark.baseline)}
             row["smaller"] = float(np.interp(row["cost"], costs, accuracies, left=np.nan, right=np.nan))
             rows.append(row | {name: line[name] for name in ("saved", "low", "high", "reached")})
     return pd.DataFrame(rows)
 
 
-def _right(one: Candidate) -> float:
-    """Accuracy of the last answer on test, mean over seeds."""
-    return float(np.mean([record.accuracies()[-1] for record in one.records]))
+def _right(records: Sequence[Record]) -> float:
+    """Accuracy of the last answer on test, percent, mean over seeds."""
+    return 100 * float(np.mean([record.accuracies()[-1] for record in records]))
 
 
 def mixing(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | None = None) -> pd.DataFrame:
