@@ -102,6 +102,42 @@ def test_every_setting_has_one_name_for_people(runs: list[Run]) -> None:
     assert sum(map(len, found.named.values())) == len(found.records)
 
 
+@pytest.fixture
+def twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The same networks in two published sweeps, for 30 epochs and for 100, and a narrow one for 30 alone."""
+    short = ["{method: [baseline, trecx_ev, trecx_no_ev], seed: [0, 1, 2, 3]}", "{method: baseline, width: 0.5}"]
+    more = ["{method: [baseline, trecx_ev], seed: [0, 1, 2]}"]
+    for name, epochs, lines in (("short", "", short), ("more", ", epochs: 100", more)):
+        listed = "\n".join(f"  - {line}" for line in lines)
+        text = f"defaults: {{task: ic, data: cifar10, recipe: fast{epochs}}}\nruns:\n{listed}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(paths, "SWEEPS", tmp_path)
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    # What is learned in 70 more epochs here: the final exit of T-RecX, nothing else.
+    for run in (*sweep.load(tmp_path / "short.yaml"), *sweep.load(tmp_path / "more.yaml")):
+        write_record(run, paths.PUBLISHED, 200, 0.9 if (run.method, run.epochs) == ("trecx_ev", 100) else 0.7)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("twice")
+def test_only_networks_that_were_trained_as_long_are_held_against_each_other() -> None:
+    found = published("more")
+    assert {name: len(records) for name, records in found.methods.items()} == {"baseline": 3, "trecx_ev": 3}
+    assert not found.static  # the narrow network had 30 epochs
+    assert not found.variants
+    short = published("short")
+    assert {*short.methods} == {"baseline", "trecx_ev", "trecx_no_ev"}
+    assert {*short.static} == {"width 0.5"}
+    assert all(record.manifest["recipe"]["epochs"] == 30 for record in short.records)
+
+
+def test_a_list_says_which_of_its_runs_were_trained_for_longer_or_shorter(twice: Path) -> None:
+    for name, epochs, other in (("more", 30, "baseline, 30 epochs"), ("short", 100, "baseline, 100 epochs")):
+        with (twice / f"{name}.yaml").open("a") as file:
+            file.write(f"  - {{method: baseline, epochs: {epochs}}}\n")
+        assert {*published(name).variants} == {other}
+
+
 @pytest.mark.usefixtures("folders")
 def test_a_list_that_is_not_whole_is_refused(runs: list[Run]) -> None:
     with pytest.raises(TrecxError, match="15 of the 15 runs of sweep 'mine' have no published record"):

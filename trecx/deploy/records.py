@@ -273,7 +273,7 @@ def _is_baseline(run: Run) -> bool:
 
 
 def _label(run: Run) -> str:
-    return ", ".join([label_of(run.method), *settings_in_words(run, run).values()])
+    return ", ".join([label_of(run.method), *settings_in_words(run, replace(run, epochs=None)).values()])
 
 
 def _exported(records: Sequence[Record], say: Say, mix: float = 0.0) -> Export:

@@ -31,8 +31,8 @@ class Results:
     methods: method -> records, one a seed, of the runs with every setting at its default. static: label -> smaller
     networks without exits, narrower or on fewer pixels. weights: w -> `trecx_ev` under that loss weight. places: method
     -> tap -> records. extra_class: `trecx_ev` with one more class. frozen: method -> records of heads trained alone.
-    variants: every other combination of settings, under a name such as 'trecx_concat, w = 0.3'; so are runs that start
-    from other weights than the first of the list. sweep: its name; task: of all its runs.
+    variants: every other combination of settings, under a name such as 'trecx_concat, w = 0.3'; so are runs with other
+    epochs than the first of the list, or that start from other weights. sweep: its name; task: of all its runs.
     """
 
     sweep: str = ""
@@ -100,7 +100,7 @@ def _alike(sweep: str) -> Results:
     first = load(own(sweep))[0]
     records = all_records(first.data, published_only=True)
     made = [(run_of(r), r) for r in records if (r.run["recipe"], r.run.get("start", "")) == (first.recipe, first.start)]
-    same = [(run, record) for run, record in made if run.epochs is None]
+    same = [(run, record) for run, record in made if run.epochs == first.epochs]
     if not same:
         raise TrecxError(f"no published record of task {first.task}: run `python -m trecx sweep {sweep} --publish`")
     return _sorted(sweep, sorted(same, key=lambda pair: (pair[0].seed, pair[0] != first)))
@@ -221,7 +221,7 @@ def settings_in_words(run: Run, first: Run) -> dict[str, str]:
         "w_early": f"w = {run.w_early:g}" if run.w_early is not None else "",
         "taps": f"after {'-'.join(run.taps)}" if run.taps is not None else "",
         "extra_classes": f"{run.extra_classes} more class{'es' * (run.extra_classes > 1)}" if run.extra_classes else "",
-        "epochs": f"{run.epochs} epochs" if run.epochs is not None else "",
+        "epochs": f"{run.resolved_recipe.epochs} epochs" if run.epochs != first.epochs else "",
         "frozen": "heads alone" if run.frozen else "",
         "narrow": _inside(run.narrow) if run.narrow is not None else "",
         "ends": f"ends after {run.ends}" if run.ends else "",
