@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.small import write_record
 from trecx import paths
+from trecx.analysis import benchmark
 from trecx.errors import TrecxError
 from trecx.experiments import sweep
+from trecx.experiments.records import Record
 from trecx.experiments.results import _changed, gather, published
 from trecx.experiments.runs import Run
 
@@ -113,6 +116,7 @@ def twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (tmp_path / f"{name}.yaml").write_text(text)
     monkeypatch.setattr(paths, "SWEEPS", tmp_path)
     monkeypatch.setattr(paths, "PUBLISHED", tmp_path / "published")
+    monkeypatch.setattr(benchmark, "LONGER", {"short": "more"})
     # What is learned in 70 more epochs here: the final exit of T-RecX, nothing else.
     for run in (*sweep.load(tmp_path / "short.yaml"), *sweep.load(tmp_path / "more.yaml")):
         write_record(run, paths.PUBLISHED, 200, 0.9 if (run.method, run.epochs) == ("trecx_ev", 100) else 0.7)
@@ -136,6 +140,38 @@ def test_a_list_says_which_of_its_runs_were_trained_for_longer_or_shorter(twice:
         with (twice / f"{name}.yaml").open("a") as file:
             file.write(f"  - {{method: baseline, epochs: {epochs}}}\n")
         assert {*published(name).variants} == {other}
+
+
+@pytest.mark.usefixtures("twice")
+def test_longer_trainings_are_judged_on_the_seeds_and_networks_that_both_have() -> None:
+    rows = benchmark.longer(published("short"))
+    assert sorted(set(zip(rows["claim"], rows["epochs"], strict=True))) == [
+        (claim, epochs) for claim in ("C2", "C3", "C4", "C5") for epochs in (30, 100)
+    ]
+    assert set(rows["seeds"]) == {3}
+    gain = rows[rows["claim"] == "C3"].set_index("epochs")
+    for epochs in (30, 100):
+        ours, theirs = (
+            np.mean([Record(f).accuracies()[-1] for f in paths.PUBLISHED.glob(f"cifar10/*{m}-fast{epochs}-seed[012]")])
+            for m in ("trecx_ev", "baseline")
+        )
+        assert gain.loc[epochs, "value"] == pytest.approx(100 * (ours - theirs))
+    assert gain.loc[100, "value"] > 10
+    assert gain["verdict"].to_dict() == {30: "not settled", 100: "reproduced"}
+
+
+def test_a_longer_training_of_one_seed_gets_no_verdict(twice: Path) -> None:
+    more = twice / "more.yaml"
+    more.write_text(more.read_text().replace("[0, 1, 2]", "1"))
+    rows = benchmark.longer(published("short"))
+    assert set(rows["verdict"]) == {"one seed"}
+    assert set(rows["seeds"]) == {1}
+    assert np.isnan(rows.loc[rows["claim"] == "C4", ["low", "high"]].to_numpy(dtype=float)).all()  # three seeds or more
+
+
+@pytest.mark.usefixtures("twice")
+def test_nothing_is_said_where_nothing_was_trained_for_longer() -> None:
+    assert benchmark.longer(published("more")).empty
 
 
 @pytest.mark.usefixtures("folders")

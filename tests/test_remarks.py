@@ -87,3 +87,37 @@ def test_what_is_really_given_up_is_counted_on_test(found: Results) -> None:
     theirs = np.mean([100 * r.accuracies("val")[-1] for r in baseline])
     text = remarks.effect(found.methods, "trecx_ev", "baseline", split="val")
     assert text.startswith(f"{ours - theirs:+.2f} [")
+
+
+def judged(epochs: int, verdicts: dict[str, str]) -> pd.DataFrame:
+    values = {"C2": 80 + epochs / 10, "C3": epochs / 100, "C4": epochs / 2, "C6": -epochs / 100}
+    return pd.DataFrame(
+        [{"claim": c, "value": v, "epochs": epochs, "verdict": verdicts.get(c, "partly")} for c, v in values.items()]
+    )
+
+
+def test_longer_trainings_are_told_beside_the_shorter() -> None:
+    text = remarks.longer(pd.concat([judged(30, {}), judged(100, {})]))
+    assert text == {
+        "verdict": "With 100 epochs in place of 30 no verdict changes.",
+        "epochs": "100",
+        "epochs-before": "30",
+        "baseline": "90.00 %",
+        "baseline-before": "83.00 %",
+        "saves": "50.0 %",
+        "saves-before": "15.0 %",
+        "exit": "+1.00",
+        "exit-before": "+0.30",
+        "ev": "-1.00",
+        "ev-before": "-0.30",
+    }
+
+
+def test_longer_trainings_name_the_verdicts_that_they_change_or_the_seeds_they_lack() -> None:
+    text = remarks.longer(pd.concat([judged(100, {"C4": "contradicted"}), judged(30, {})]))
+    assert text["verdict"] == (
+        "With 100 epochs in place of 30 verdicts change: the saving one point below (C4) from partly to contradicted."
+    )
+    one = dict.fromkeys(("C2", "C3", "C4", "C6"), "two seeds")
+    text = remarks.longer(pd.concat([judged(100, one), judged(30, one)]))
+    assert text["verdict"] == "Two seeds had 100 epochs in place of 30: too few for a verdict."

@@ -7,15 +7,22 @@ import numpy as np
 import pandas as pd
 
 from trecx.analysis import tables
-from trecx.analysis.claims import CONCAT_ALIKE, Material, as_table, find_claims
-from trecx.analysis.compare import against_static, difference, differences, place_differences, place_savings
+from trecx.analysis.claims import CONCAT_ALIKE, ON_COUNTS, Material, as_table, find_claims
+from trecx.analysis.compare import (
+    TOO_FEW,
+    against_static,
+    difference,
+    differences,
+    place_differences,
+    place_savings,
+)
 from trecx.analysis.compare import settled as can_be_settled
 from trecx.analysis.findings import Finding
 from trecx.errors import TrecxError
 from trecx.evaluation.points import oracle
 from trecx.experiments import reference, robustness
 from trecx.experiments.records import Record, chosen_thresholds
-from trecx.experiments.results import Results
+from trecx.experiments.results import Results, published
 from trecx.models.methods import label_of
 from trecx.tasks import TASKS
 
@@ -34,6 +41,9 @@ MATERIAL: dict[str, dict[str, Any]] = {
         "reasons": {"C2": {"vww": "trained on a small part of the official images"}},
     },
 }
+
+# Sweep -> the one that trains the same networks for more epochs.
+LONGER = {"cifar10": "cifar10_long"}
 
 # Which differences are asked for: the paper's claims first, then the controls.
 PAIRS = (
@@ -257,6 +267,30 @@ def findings(found: Results) -> list[Finding]:
 def claims(found: Results, unit: str = "flops") -> pd.DataFrame:
     """The same as a table."""
     return as_table(findings(found))
+
+
+def longer(found: Results, unit: str = "flops") -> pd.DataFrame:
+    """The numbers that claims are judged by, of the same seeds after as many epochs as here and after more.
+
+    Only networks and seeds that were trained both ways. Columns: claim, measure, paper, epochs, seeds, value, unit,
+    low, high, verdict ('one seed' or 'two seeds' where there are too few to judge by). Empty where nothing was trained
+    for longer.
+    """
+    if found.sweep not in LONGER:
+        return pd.DataFrame()
+    ways = (found.methods, published(LONGER[found.sweep]).methods)
+    names = [name for name in ways[0] if all(way.get(name) for way in ways)]
+    seeds = set.intersection(*({record.seed for record in way[name]} for way in ways for name in names))
+    rows: list[dict[str, Any]] = []
+    for way in ways:
+        group = {name: [record for record in way[name] if record.seed in seeds] for name in names}
+        for finding in find_claims(Material({found.task: group})):
+            for item in (item for item in finding.evidence if item.verdict and finding.claim not in ON_COUNTS):
+                row = {"claim": finding.claim, "measure": item.measure, "paper": item.paper}
+                row |= {"epochs": group["baseline"][0].manifest["recipe"]["epochs"], "seeds": len(seeds)}
+                row |= {"value": item.estimate, "unit": item.unit, "low": item.low, "high": item.high}
+                rows.append(row | {"verdict": TOO_FEW.get(len(seeds), item.verdict)})
+    return pd.DataFrame(rows).sort_values(["claim", "measure"], kind="stable", ignore_index=True)
 
 
 def gates(found: Results, unit: str = "flops") -> pd.DataFrame:

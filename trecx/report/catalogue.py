@@ -232,6 +232,15 @@ TABLES = {
             _each("accuracy lost; low; high", "+.2f"),
         ),
         Table(
+            "longer",
+            benchmark.longer,
+            "What claims are judged by{title}, after as many epochs as every other run here and after more: the same "
+            "seeds, each time below a baseline that was trained as long; 95 % intervals. Two seeds or fewer get no "
+            "verdict.",
+            {},
+            _each("paper; value; low; high", ".2f") | {"epochs": ".0f", "seeds": ".0f"},
+        ),
+        Table(
             "confusion",
             benchmark.confusion,
             "Wrong answers of T-RecX by class and exit{title}: shares of the persons, and of the images without one, "

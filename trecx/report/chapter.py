@@ -16,14 +16,16 @@ from trecx.analysis.findings import Finding
 from trecx.analysis.saving import saving
 from trecx.analysis.wording import sizes_in_words
 from trecx.experiments.records import Record
-from trecx.experiments.results import Results
+from trecx.experiments.results import Results, published
 from trecx.models.methods import label_of
 from trecx.paper import paper
-from trecx.report import figures, overview
+from trecx.report import figures, overview, remarks
 from trecx.report.catalogue import TABLES
 from trecx.report.page import draw, glue, plain, say
 from trecx.report.provenance import as_asked, recipe_text, recipes
 
+# Claims about a gain of the final exit -> what is compared.
+GAINS = {"C3": "T-RecX minus baseline", "C6": "with minus without EV-assistance"}
 # Reference of the operating points -> what the values about it are called in the text.
 REFERENCES = {"own baseline": "own", "paper's baseline": "constant", "own final exit": "final"}
 
@@ -138,6 +140,20 @@ class Part:
                 rows.append({"label": label} | gain._asdict() | {"paper": printed.get((first, second), np.nan)})
         used = [groups.get(m, []) for pair in versus.values() for m in pair]
         draw(figures.dots, pd.DataFrame(rows), "difference in test accuracy (points)", name=name, records=used)
+
+    def show_longer(self, name: str) -> None:
+        """A figure of accuracy gained after longer trainings and after these, a folded table, and glue for both."""
+        frame = self._show("longer")
+        for key, text in remarks.longer(frame).items():
+            self.glue(f"longer-{key}", text)
+        rows = frame[frame["claim"].isin([*GAINS])].rename(columns={"value": "estimate"})
+        rows["label"] = [
+            f"{GAINS[claim]}, {epochs:g} epochs" for claim, epochs in zip(rows["claim"], rows["epochs"], strict=True)
+        ]
+        more = published(benchmark.LONGER[self.found.sweep])
+        label = "difference in test accuracy (points)"
+        used = [self.found.methods[method] for method in more.methods]
+        draw(figures.dots, rows, label, name=name, records=[used, more.records])
 
     def _printed(self) -> dict[tuple[str, str], float]:
         """What the paper says of the final exit of one method minus that of another, where its figures may stand."""

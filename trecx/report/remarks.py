@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from trecx.analysis.compare import against_static, difference, dominance, shown
+from trecx.analysis.claims import TOPICS
+from trecx.analysis.compare import TOO_FEW, against_static, difference, dominance, shown
 from trecx.analysis.tables import Group, cost_unit
 from trecx.errors import TrecxError
 from trecx.evaluation.points import at
@@ -103,3 +104,36 @@ def at_cost_of(
 def ahead(groups: Group, rival: str, method: str = "trecx_ev") -> str:
     """Share of the costs that both reach at which a method is at least as accurate as a rival: `63%`."""
     return f"{dominance(groups[method], groups[rival]):.0%}"
+
+
+def longer(frame: pd.DataFrame) -> dict[str, str]:
+    """What more epochs change, from rows of `trecx.analysis.benchmark.longer`: name -> text.
+
+    `verdict` is a sentence on the verdicts. The others are numbers, for the longer trainings and with `-before` for the
+    shorter: `epochs`, `baseline` and what T-RecX saves at one point below it, `saves`, in percent; `exit` and `ev` in
+    points.
+    """
+    short, long = (rows.set_index("claim") for _, rows in frame.groupby("epochs"))
+    epochs = [int(rows["epochs"].iloc[0]) for rows in (long, short)]
+    trained = f"{epochs[0]} epochs in place of {epochs[1]}"
+    if (few := str(long["verdict"].iloc[0])) in TOO_FEW.values():
+        verdict = f"{few.capitalize()} had {trained}: too few for a verdict."
+    else:
+        changed = [
+            f"{TOPICS[claim]} ({claim}) from {short.loc[claim, 'verdict']} to {long.loc[claim, 'verdict']}"
+            for claim in long.index
+            if short.loc[claim, "verdict"] != long.loc[claim, "verdict"]
+        ]
+        verdict = f"With {trained} {'verdicts change: ' + '; '.join(changed) if changed else 'no verdict changes'}."
+
+    forms = {
+        "baseline": ("C2", "{:.2f} %"),
+        "saves": ("C4", "{:.1f} %"),
+        "exit": ("C3", "{:+.2f}"),
+        "ev": ("C6", "{:+.2f}"),
+    }
+    texts = {"verdict": verdict, "epochs": f"{epochs[0]}", "epochs-before": f"{epochs[1]}"}
+    for name, (claim, form) in forms.items():
+        texts[name] = form.format(long.loc[claim, "value"])
+        texts[f"{name}-before"] = form.format(short.loc[claim, "value"])
+    return texts
