@@ -78,7 +78,7 @@ COMMON = {
 PLACES = {"loss-weight", "placement", "placement-savings", "placement-differences"}
 # Tables that each benchmark's page has beside the common ones; visual wake words from scratch have no row in Table 1.
 PAGES = {
-    "cifar10": COMMON | PLACES | {"settled", "confidences", "one-more-class"},
+    "cifar10": COMMON | PLACES | {"settled", "confidences", "one-more-class", "longer"},
     "ic-live": COMMON | {"confidences", "one-more-class"},
     "speech": COMMON
     | PLACES
