@@ -169,9 +169,14 @@ def test_a_longer_training_of_one_seed_gets_no_verdict(twice: Path) -> None:
     assert np.isnan(rows.loc[rows["claim"] == "C4", ["low", "high"]].to_numpy(dtype=float)).all()  # three seeds or more
 
 
-@pytest.mark.usefixtures("twice")
-def test_nothing_is_said_where_nothing_was_trained_for_longer() -> None:
+def test_nothing_is_said_where_nothing_was_trained_for_longer(twice: Path) -> None:
     assert benchmark.longer(published("more")).empty
+    more = twice / "more.yaml"
+    more.write_text(more.read_text().replace("[0, 1, 2]", "7"))  # a seed that the shorter trainings lack
+    for method in ("baseline", "trecx_ev"):
+        write_record(Run("ic", method, "cifar10", "fast", 7, epochs=100), paths.PUBLISHED, 12)
+    assert benchmark.trained_longer(published("short")) == ({}, {})
+    assert benchmark.longer(published("short")).empty
 
 
 @pytest.mark.usefixtures("folders")

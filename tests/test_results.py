@@ -1,6 +1,7 @@
 """The tables of published results: the committed records give them, and nothing is trained."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,6 +105,12 @@ def test_tables_of_other_tasks_are_refused(arguments: tuple[str, str], says: str
 @pytest.mark.parametrize("name", ["settled", "calibration", "placement-savings", "placement-differences", "classes"])
 def test_tables_of_what_else_the_chapters_show(name: str, cifar10: Results) -> None:
     assert len(TABLES[name].compute(cifar10))
+
+
+def test_classes_are_not_told_of_networks_that_miss_the_accuracy(cifar10: Results) -> None:
+    """As the authors coded it, BranchyNet keeps it in no training, so no mean is given."""
+    missing = {"trecx_ev": cifar10.methods["branchynet"], "baseline": cifar10.methods["baseline"]}
+    assert benchmark.classes(replace(cifar10, methods=missing)).empty
 
 
 @pytest.mark.parametrize("table", ["standalone", "points"])

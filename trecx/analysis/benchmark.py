@@ -269,28 +269,37 @@ def claims(found: Results, unit: str = "flops") -> pd.DataFrame:
     return as_table(findings(found))
 
 
-def longer(found: Results, unit: str = "flops") -> pd.DataFrame:
-    """The numbers that claims are judged by, of the same seeds after as many epochs as here and after more.
+def trained_longer(found: Results) -> tuple[dict[str, list[Record]], dict[str, list[Record]]]:
+    """The networks and seeds that were trained for longer too: after as many epochs as here, and after more.
 
-    Only networks and seeds that were trained both ways. Columns: claim, measure, paper, epochs, seeds, value, unit,
-    low, high, verdict ('one seed' or 'two seeds' where there are too few to judge by). Empty where nothing was trained
-    for longer.
+    Method -> records, a seed each, the same methods and seeds in both; empty where nothing was trained for longer.
     """
     if found.sweep not in LONGER:
-        return pd.DataFrame()
+        return {}, {}
     ways = (found.methods, published(LONGER[found.sweep]).methods)
-    names = [name for name in ways[0] if all(way.get(name) for way in ways)]
-    seeds = set.intersection(*({record.seed for record in way[name]} for way in ways for name in names))
+    names = [name for name in ways[0] if name in ways[1]]
+    seeds = set.intersection(*({r.seed for r in way[name]} for way in ways for name in names)) if names else set()
+    here, more = ({name: [r for r in way[name] if r.seed in seeds] for name in names if seeds} for way in ways)
+    return here, more
+
+
+def longer(found: Results, unit: str = "flops") -> pd.DataFrame:
+    """The numbers that claims are judged by, for `trained_longer` both ways.
+
+    Columns: claim, measure, paper, epochs, seeds, value, unit, low, high, verdict ('one seed' or 'two seeds' where
+    there are too few to judge by). Empty where nothing was trained for longer.
+    """
     rows: list[dict[str, Any]] = []
-    for way in ways:
-        group = {name: [record for record in way[name] if record.seed in seeds] for name in names}
-        for finding in find_claims(Material({found.task: group})):
+    for group in trained_longer(found):
+        for finding in find_claims(Material({found.task: group})) if group else ():
+            records = next(iter(group.values()))
             for item in (item for item in finding.evidence if item.verdict and finding.claim not in ON_COUNTS):
                 row = {"claim": finding.claim, "measure": item.measure, "paper": item.paper}
-                row |= {"epochs": group["baseline"][0].manifest["recipe"]["epochs"], "seeds": len(seeds)}
+                row |= {"epochs": records[0].manifest["recipe"]["epochs"], "seeds": len(records)}
                 row |= {"value": item.estimate, "unit": item.unit, "low": item.low, "high": item.high}
-                rows.append(row | {"verdict": TOO_FEW.get(len(seeds), item.verdict)})
-    return pd.DataFrame(rows).sort_values(["claim", "measure"], kind="stable", ignore_index=True)
+                rows.append(row | {"verdict": TOO_FEW.get(len(records), item.verdict)})
+    frame = pd.DataFrame(rows)
+    return frame if frame.empty else frame.sort_values(["claim", "measure"], kind="stable", ignore_index=True)
 
 
 def gates(found: Results, unit: str = "flops") -> pd.DataFrame:

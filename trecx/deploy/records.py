@@ -273,6 +273,7 @@ def _is_baseline(run: Run) -> bool:
 
 
 def _label(run: Run) -> str:
+    """What a network is called; epochs that are not its recipe's are said."""
     return ", ".join([label_of(run.method), *settings_in_words(run, replace(run, epochs=None)).values()])
 
 

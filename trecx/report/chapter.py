@@ -16,7 +16,7 @@ from trecx.analysis.findings import Finding
 from trecx.analysis.saving import saving
 from trecx.analysis.wording import sizes_in_words
 from trecx.experiments.records import Record
-from trecx.experiments.results import Results, published
+from trecx.experiments.results import Results
 from trecx.models.methods import label_of
 from trecx.paper import paper
 from trecx.report import figures, overview, remarks
@@ -142,7 +142,7 @@ class Part:
         draw(figures.dots, pd.DataFrame(rows), "difference in test accuracy (points)", name=name, records=used)
 
     def show_longer(self, name: str) -> None:
-        """A figure of accuracy gained after longer trainings and after these, a folded table, and glue for both."""
+        """A figure of the accuracy gained after longer trainings and after these, a folded table, and glue."""
         frame = self._show("longer")
         for key, text in remarks.longer(frame).items():
             self.glue(f"longer-{key}", text)
@@ -150,10 +150,8 @@ class Part:
         rows["label"] = [
             f"{GAINS[claim]}, {epochs:g} epochs" for claim, epochs in zip(rows["claim"], rows["epochs"], strict=True)
         ]
-        more = published(benchmark.LONGER[self.found.sweep])
         label = "difference in test accuracy (points)"
-        used = [self.found.methods[method] for method in more.methods]
-        draw(figures.dots, rows, label, name=name, records=[used, more.records])
+        draw(figures.dots, rows, label, name=name, records=[*benchmark.trained_longer(self.found)])
 
     def _printed(self) -> dict[tuple[str, str], float]:
         """What the paper says of the final exit of one method minus that of another, where its figures may stand."""
