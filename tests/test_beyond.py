@@ -232,7 +232,7 @@ def test_rows_are_means_over_seeds_with_a_miss_as_nothing(found: dict[str, Resul
             assert row["memory"] == peak_memory(runs.methods["trecx_ev"][0]) / 1024
     here = Benchmark(found["kws"])
     (paper,) = (one for one in here.made if one.label == "T-RecX")
-    missed = beyond.saving(here, paper, 100 * (here.val.mean() - 0.999), 0)  # nobody is right on every sample
+    missed = beyond.saving(here, paper, 100 * (here.val.mean() - 0.98), 0)  # nobody is right so often
     assert (missed.reached, missed.saved.tolist(), missed.given_up.tolist()) == (0, [0, 0, 0], [0, 0, 0])
     assert missed.gain == (0, 0, 0)
 
@@ -282,6 +282,13 @@ def test_networks_without_exits_are_interpolated_by_seed(found: dict[str, Result
         accuracies = [here.val.mean(), *(rung.records[seed].accuracies("val")[-1] for rung in here.ladder[1:])]
         weights = interpolation(accuracies, here.val.mean() - 0.05)
         assert line.saved[seed] == pytest.approx(100 * (1 - weights @ costs / costs[0]))
+    without = []  # what is saved on the mean if one training of the unmodified network were not there
+    for top in (np.delete(here.val, k, axis=0).mean() for k in range(len(here.val))):
+        theirs = [[top, *(r.records[s].accuracies("val")[-1] for r in here.ladder[1:])] for s in range(3)]
+        without.append(np.mean([100 * (1 - interpolation(row, top - 0.05) @ costs / costs[0]) for row in theirs]))
+    assert line.reference.trainings == len(here.val)
+    assert line.reference.variance == pytest.approx((len(without) - 1) * np.var(without))
+    assert line.reference.variance > 0
     smaller = here.ladder[1:]
     best = max(np.mean([r.accuracies("val")[-1] for r in rung.records]) for rung in smaller)
     assert np.mean([r.accuracies("val")[-1] for r in smaller[0].records]) == best  # none that a cheaper one equals
@@ -366,3 +373,11 @@ def test_published_savings(capsys: pytest.CaptureFixture[str]) -> None:
     assert saved["kws", beyond.ROWS["cascade"]] > 70
     assert saved["vww", beyond.ROWS["exits"]] > 48
     assert saved["mean", "chosen on each task"] > 50
+    # What chapter 05 advises: a smaller network first, but on images of people exits in the trunk.
+    chosen = rows[(rows["drop"] == 1) & (rows["chosen"] == "yes")].set_index("task")["way"]
+    assert chosen.to_dict() == {
+        "ic": beyond.ROWS["cascade"],
+        "kws": beyond.ROWS["cascade"],
+        "vww": beyond.ROWS["exits"],
+    }
+    assert saved["vww", beyond.ROWS["cascade"]] < saved["vww", beyond.ROWS["static"]]

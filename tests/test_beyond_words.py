@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from trecx.analysis import overview as rows
-from trecx.analysis.beyond import CHOSEN, COMPLETE, IN_TRUNK, ROWS, SHARES, frontier, width_over_depth
+from trecx.analysis.beyond import CHOSEN, COMPLETE, IN_TRUNK, ROWS, SHARES, frontier, late_exits, width_over_depth
 from trecx.analysis.gates import ONE
 from trecx.analysis.wording import sizes_in_words
 from trecx.report import beyond, overview
@@ -122,23 +122,40 @@ def test_sizes_in_words(label: str, words: str) -> None:
 
 
 def answers(*triples: tuple[str, float, float], task: str = "ic") -> pd.DataFrame:
-    return pd.DataFrame([{"task": task, "kind": k, "share": s, "accuracy": a} for k, s, a in triples])
+    rows = [{"task": task, "kind": k, "share": s, "accuracy": a, "seeds": 3, "fewer": "filters"} for k, s, a in triples]
+    return pd.DataFrame(rows)
 
 
 def test_width_against_depth_is_read_off_the_line_between_complete_networks() -> None:
     frame = answers((COMPLETE, 20, 80), (COMPLETE, 100, 90), (IN_TRUNK, 60, 83), (IN_TRUNK, 70, 82), (IN_TRUNK, 10, 50))
     assert frontier(frame[frame["kind"] == IN_TRUNK])["share"].tolist() == [10, 60]
     (row,) = width_over_depth(frame).to_dict("records")  # at 60 % the line has 85
-    assert row == {"task": "ic", "exits": 1, "ahead": 1, "gain": pytest.approx(2)}
+    assert row == {"task": "ic", "fewer": "filters", "exits": 1, "ahead": 1, "gain": pytest.approx(2)}
     other = answers((COMPLETE, 20, 80), (COMPLETE, 100, 90), (IN_TRUNK, 60, 89), task="kws")
     found = width_over_depth(pd.concat([frame, other]))
     assert beyond.depth_or_width(found, TITLES) == (
         f"Width beats depth on CIFAR-10 (+2.0 points). Width does not beat depth on Speech Commands ({MINUS}4.0 "
         "points)."
     )
+    pixels = width_over_depth(other.assign(fewer="pixels"))
+    assert beyond.depth_or_width(pixels, TITLES) == (
+        f"Fewer pixels do not beat depth on Speech Commands ({MINUS}4.0 points); no narrower network was trained alike "
+        "there."
+    )
+    single = answers((IN_TRUNK, 65, 84)).assign(seeds=1)  # below three trainings: left out where others have them
+    assert width_over_depth(pd.concat([frame, single]))["gain"].tolist() == [pytest.approx(2)]
     none = width_over_depth(answers((COMPLETE, 100, 90), (IN_TRUNK, 60, 83)))
     assert np.isnan(none["gain"]).all()
     assert beyond.depth_or_width(none, TITLES).startswith("No exit in a trunk")
+
+
+def test_the_best_late_exit_is_held_against_the_whole_network() -> None:
+    frame = answers((IN_TRUNK, 40, 70), (IN_TRUNK, 55, 82), (IN_TRUNK, 80, 89), (COMPLETE, 100, 90))
+    frame["network"] = ["a", "b", "c", "Baseline"]
+    found = late_exits(frame)
+    assert found.to_dict("records") == [{"task": "ic", "share": 55, "gap": pytest.approx(-8)}]
+    assert beyond.late_exits(found, TITLES) == f"{MINUS}8.0 points on CIFAR-10"
+    assert beyond.late_exits(late_exits(frame, most=30), TITLES) == "not known"
 
 
 def test_words_go_between_their_marks() -> None:

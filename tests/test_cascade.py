@@ -155,6 +155,7 @@ def test_a_shortened_network_is_the_whole_one_up_to_its_end() -> None:
     [
         ("sdn", ["block4"], "", "unknown exit 'block4': choose one of 'block1', 'block2', 'block3'"),
         ("sdn", ["block2"], "block2", "'block2' does not come before the end 'block2': choose from block1"),
+        ("sdn", ["block2"], "block1", "'block2' does not come before the end 'block1': no exit does, so give none"),
         ("trecx_concat", [], "", "reads the early exit's maps"),
     ],
 )

@@ -232,6 +232,9 @@ def test_a_guarantee_saves_less_and_falls_back_on_the_baseline(found: Results) -
     [
         ({"loss": -1}, "loss -1 is impossible: choose from 0 to below 100"),
         ({"guarantee": 1.0}, "guarantee 1.0 is impossible"),
+        ({"budget": float("nan")}, "budget nan is impossible: choose a number of millions above 0"),
+        ({"budget": float("inf")}, "budget inf is impossible: choose a number of millions above 0"),
+        ({"budget": -1.0}, "budget -1 is impossible: choose a number of millions above 0"),
         ({"guarantee": 0.9, "budget": 3.0}, "a guarantee is about accuracy lost"),
     ],
 )

@@ -12,7 +12,7 @@ from trecx import paths
 PROMISED = {
     "build", "EarlyExitNetwork", "ExitHead", "FinalHead", "METHODS", "TASKS", "get_recipe", "train", "measure", "Trace",
     "benefit_curve", "chosen_point", "Run", "execute", "open_record", "TrecxError", "Method", "Recipe", "RECIPES",
-    "Training", "Examples", "FixedWeights",
+    "Training", "Examples", "FixedWeights", "Cascade", "alike", "recommend",
 }  # fmt: skip
 
 

@@ -86,6 +86,42 @@ def test_counts_follow_by_hand() -> None:
     assert cost.params == kernels + norms + (narrow + 1) * 12 + (64 + 1) * 12
 
 
+# (outputs' places, size of the kernel, channels in, channels out); 0 channels in: depthwise.
+RESNET = [
+    (32 * 32, 9, 3, 16), (32 * 32, 9, 16, 16), (32 * 32, 9, 16, 16),
+    (16 * 16, 9, 16, 32), (16 * 16, 9, 32, 32), (16 * 16, 1, 16, 32),
+    (8 * 8, 9, 32, 64), (8 * 8, 9, 64, 64), (8 * 8, 1, 32, 64),
+]  # fmt: skip
+MOBILENET = [(48 * 48, 9, 3, 8)] + [
+    layer
+    for side, before, after in (
+        [(48, 8, 16), (24, 16, 32), (24, 32, 32), (12, 32, 64), (12, 64, 64), (6, 64, 128)]
+        + 5 * [(6, 128, 128)]
+        + [(3, 128, 256), (3, 256, 256)]
+    )
+    for layer in ((side * side, 9, 0, before), (side * side, 1, before, after))
+]
+
+
+@pytest.mark.parametrize(("task", "layers", "classes"), [("ic", RESNET, 10), ("vww", MOBILENET, 2)])
+def test_half_of_the_channels_inside_counts_by_hand(
+    task: str, layers: list[tuple[int, int, int, int]], classes: int
+) -> None:
+    """The narrow half sees itself, the rest sees everything; the image's three channels are whole for both."""
+    cost = measure(build(task, "nested", narrow=(0.5,)), input_shape(task))
+    first = second = 0
+    for places, kernel, before, after in layers:
+        inside = before if before == 3 else before // 2 or 1
+        first += places * kernel * inside * after // 2
+        second += places * kernel * (before or 1) * after // 2
+    last = layers[-1][3]
+    first, second = first + classes * last // 2, second + classes * last
+    assert cost.macs == (first, first + second)
+    plain = measure(build(task, "baseline"), input_shape(task)).macs[-1]
+    whole = sum(places * kernel * (before or 1) * after for places, kernel, before, after in layers) + classes * last
+    assert plain == whole  # the list of layers is the baseline's
+
+
 @pytest.mark.parametrize("step", [0, 1])
 def test_going_on_runs_only_what_is_missing(step: int) -> None:
     """At the median confidence of a step half of the samples leave there."""

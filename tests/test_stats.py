@@ -51,6 +51,27 @@ def test_mean_of_means_gives_no_interval_it_cannot_know():
     assert np.isnan(stats.mean_of_means([[1.0, np.nan, 2.0], [1.0, 2.0, 3.0]])).all()  # a miss
 
 
+def test_a_jackknife_of_means_is_the_variance_of_the_mean():
+    values = np.random.default_rng(0).normal(size=6)
+    without = stats.leaving_one_out(values)
+    assert_allclose(without[2], np.delete(values, 2).mean())
+    assert_allclose(stats.jackknife(without), (values.var(ddof=1) / 6, 6))
+    assert np.isnan(stats.jackknife([1.0]).variance)  # one training shows nothing
+    assert len(stats.leaving_one_out([1.0])) == 0
+
+
+def test_the_trainings_of_the_reference_widen_an_interval_as_welch_says():
+    """A difference of two means, the second of which is the reference."""
+    rng = np.random.default_rng(0)
+    ours, reference = rng.normal(2, 1, size=3), rng.normal(size=5)
+    spread = stats.jackknife([ours.mean() - mean for mean in stats.leaving_one_out(reference)])
+    found = stats.mean_of_means([ours - reference.mean()], references=[spread])
+    welch = scipy_stats.ttest_ind(ours, reference, equal_var=False).confidence_interval(0.95)
+    assert_allclose(found[1:], [welch.low, welch.high])
+    unknown = stats.mean_of_means([ours], references=[stats.jackknife([1.0])])
+    assert np.isnan(unknown[1:]).all()
+
+
 def test_percentile_interval():
     values = np.random.default_rng(0).normal(size=1000)
     assert_allclose(stats.percentile_interval(values, 0.1), [0.1, *np.percentile(values, [2.5, 97.5])])

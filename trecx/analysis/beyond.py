@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trecx.analysis.choice import FAMILIES, Candidate, candidates, eligible, recommend, thresholds
+from trecx.analysis.choice import FAMILIES, SEEDS, Candidate, candidates, eligible, recommend, thresholds
 from trecx.analysis.compare import interpolation
 from trecx.evaluation.points import OperatingPoint, chosen_point
-from trecx.evaluation.stats import Interval, mean_of_means, paired_difference
+from trecx.evaluation.stats import Interval, Jackknife, jackknife, leaving_one_out, mean_of_means, paired_difference
 from trecx.evaluation.trace import Trace, at_thresholds, mixed
 from trecx.experiments.composed import Cascaded, Shortened, cascade, peak_memory, shorten
 from trecx.experiments.records import Record
@@ -55,6 +55,11 @@ class Benchmark:
         self.base = float(self.baseline[0].cost(unit)[-1])
         # seeds x samples: whether the unmodified network is right
         self.val, self.test = (np.stack([r.trace(s).correct[:, -1] for r in self.baseline]) for s in ("val", "test"))
+
+    @property
+    def without_one(self) -> list[tuple[float, float]]:
+        """The unmodified network's mean accuracy on validation and test without one of its trainings, each in turn."""
+        return [*zip(*(leaving_one_out(hits.mean(1)).tolist() for hits in (self.val, self.test)), strict=True)]
 
     @cached_property
     def draws(self) -> list[tuple[NDArray[np.int_], NDArray[np.int_]]]:
@@ -128,7 +133,8 @@ class Saving:
     """What one setting saves: percent by seed, with what a table says beside it.
 
     saved, given_up: (seeds,) percent of the baseline's cost, and points below its mean accuracy on test. reached: seeds
-    that keep the accuracy on validation. known: variance of the mean from other samples. gain: accuracy above that of
+    that keep the accuracy on validation. known: variance of the mean from other samples; reference: from other
+    trainings of the unmodified network, which sets the accuracy that is asked for. gain: accuracy above that of
     networks without exits at the same cost, points. score: what it saves on validation. record: of one of its networks.
     worst: cost of a sample that goes through everything, percent of the baseline's.
     """
@@ -138,6 +144,7 @@ class Saving:
     given_up: NDArray[np.float64]
     reached: int
     known: float
+    reference: Jackknife
     gain: Interval
     score: float
     record: Record
@@ -145,8 +152,8 @@ class Saving:
 
     @property
     def interval(self) -> Interval:
-        """Mean saving with its 95 % interval over seeds and samples."""
-        return mean_of_means([self.saved], known=[self.known])
+        """Mean saving with its 95 % interval over seeds, those of the unmodified network too, and samples."""
+        return mean_saving([self])
 
     def row(self, memory: bool = True) -> dict[str, Any]:
         """Columns of the table; that of memory takes a second for each network."""
@@ -159,6 +166,12 @@ class Saving:
         return row | {"worst case": self.worst}
 
 
+def mean_saving(lines: Sequence[Saving]) -> Interval:
+    """Mean over tasks of what is saved, percent, with its 95 % interval; see `Saving.interval`."""
+    known, references = [line.known for line in lines], [line.reference for line in lines]
+    return mean_of_means([line.saved for line in lines], known=known, references=references)
+
+
 def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving:
     """What a setting with exits saves `drop` points below the baseline, each seed at its own threshold."""
     val, test = one.traces("val", here.unit), one.traces("test", here.unit)
@@ -169,6 +182,7 @@ def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving
         lost,
         sum(point.reached for point in points),
         _variance(here, val, test, drop),
+        jackknife([by_seed(here, val, test, drop, pair)[1].mean() for pair in here.without_one]),
         _gain(here, one, points, test),
         score,
         one.records[0],
@@ -177,11 +191,18 @@ def saving(here: Benchmark, one: Candidate, drop: float, score: float) -> Saving
 
 
 def by_seed(
-    here: Benchmark, val: Sequence[Trace], test: Sequence[Trace], drop: float
+    here: Benchmark,
+    val: Sequence[Trace],
+    test: Sequence[Trace],
+    drop: float,
+    reference: tuple[float, float] | None = None,
 ) -> tuple[list[OperatingPoint], NDArray[np.float64], NDArray[np.float64]]:
-    """By seed: the point that validation chooses, what it saves (percent) and gives up on test (points); 0 if none."""
-    targets = here.val.mean() - drop / 100, here.test.mean() - drop / 100
-    points = [chosen_point(v, t, *targets, here.base) for v, t in zip(val, test, strict=True)]
+    """By seed: the point that validation chooses, what it saves (percent) and gives up on test (points); 0 if none.
+
+    `reference`: accuracy that the drop is counted from, on validation and test; the unmodified network's mean if None.
+    """
+    on_val, on_test = (x - drop / 100 for x in reference or (here.val.mean(), here.test.mean()))
+    points = [chosen_point(v, t, on_val, on_test, here.base) for v, t in zip(val, test, strict=True)]
     saved = np.array([100 * point.reduction if point.reached else 0 for point in points])
     lost = np.array([100 * (here.test.mean() - point.accuracy) if point.reached else 0 for point in points])
     return points, saved, lost
@@ -252,8 +273,8 @@ def static_saving(here: Benchmark, drop: float, ladder: Sequence[Candidate] | No
         for split in ("val", "test")
     )
 
-    def weights(k: int, samples: NDArray[np.int_] | slice) -> NDArray[np.float64]:
-        top = here.val[:, samples].mean()
+    def weights(k: int, samples: NDArray[np.int_] | slice, top: float | None = None) -> NDArray[np.float64]:
+        top = here.val[:, samples].mean() if top is None else top
         return interpolation([top, *val[k][:, samples].mean(1)], top - drop / 100)
 
     everything = slice(None)
@@ -262,6 +283,10 @@ def static_saving(here: Benchmark, drop: float, ladder: Sequence[Candidate] | No
     again = [
         np.mean([100 * (1 - weights(k, chosen_on) @ costs / here.base) for k in range(len(seeds))])
         for chosen_on, _ in here.draws
+    ]
+    others = [
+        np.mean([100 * (1 - weights(k, everything, top) @ costs / here.base) for k in range(len(seeds))])
+        for top, _ in here.without_one
     ]
     mean = np.mean(places, axis=0)
     ends = [rung for rung, weight in zip(ladder, mean, strict=True) if weight > 0]
@@ -272,6 +297,7 @@ def static_saving(here: Benchmark, drop: float, ladder: Sequence[Candidate] | No
         np.array([100 * (here.test.mean() - place @ row) for place, row in zip(places, tested, strict=True)]),
         len(seeds),
         float(np.var(again)),
+        jackknife(others),
         _NONE,
         float(saved.mean()),
         ends[0].records[0],
@@ -336,7 +362,7 @@ def _means(made: Mapping[str, Mapping[str, Saving]], drop: float) -> list[dict[s
         lines[CHOSEN] = [of[way] for of, way in zip(made.values(), best.values(), strict=True) if way]
     rows = []
     for way, of in lines.items():
-        mean = mean_of_means([line.saved for line in of], known=[line.known for line in of])
+        mean = mean_saving(of)
         row = {"task": "mean", "drop": drop, "way": way, "chosen": "", "network": ""}
         if way == CHOSEN:
             row["network"] = "; ".join(line.network for line in of)
@@ -511,8 +537,8 @@ def answers(found: Found, unit: str = "flops") -> pd.DataFrame:
     """How good an answer is for its cost: every early exit alone, and complete networks that are smaller.
 
     Columns: task, kind (IN_TRUNK, also of a trunk that ends early, or COMPLETE, as the narrow part of a nested network
-    is), network, exit, cost (millions), share (percent of the baseline's cost), accuracy (percent, test, mean over
-    seeds), seeds.
+    is), fewer (what it has less of: layers, filters or pixels), network, exit, cost (millions), share (percent of the
+    baseline's cost), accuracy (percent, test, mean over seeds), seeds.
     """
     rows = []
     for task, results in found.items():
@@ -523,15 +549,22 @@ def answers(found: Found, unit: str = "flops") -> pd.DataFrame:
             accuracies = np.mean([record.accuracies() for record in records], axis=0)
             costs = records[0].cost(unit)
             in_trunk = METHODS[records[0].method].in_trunk if len(costs) > 1 else bool(records[0].run.get("ends"))
+            pixels = bool(records[0].run.get("resolution") or METHODS[records[0].method].looks)
             for k in range(max(1, len(costs) - 1)):
                 row: dict[str, Any] = {"task": task, "kind": IN_TRUNK if in_trunk else COMPLETE, "network": label}
+                row["fewer"] = "layers" if in_trunk else "pixels" if pixels else "filters"
                 row |= {"exit": k + 1, "cost": costs[k] / 1e6, "share": 100 * costs[k] / base}
                 rows.append(row | {"accuracy": 100 * accuracies[k], "seeds": len(records)})
     return pd.DataFrame(rows)
 
 
 def frontier(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of rows of `answers` of one task and kind, those more accurate than everything cheaper; cheapest first."""
+    """Of rows of `answers` of one task and kind, those more accurate than everything cheaper; cheapest first.
+
+    Of settings with enough trainings for an interval, where there are any.
+    """
+    enough = rows["seeds"] >= SEEDS
+    rows = rows[enough] if enough.any() else rows
     rows = rows[rows["share"] <= 100 + _ROUNDING].sort_values(["share", "accuracy"], ascending=[True, False])
     return rows[rows["accuracy"] > rows["accuracy"].astype(float).cummax().shift(fill_value=-np.inf)]
 
@@ -539,18 +572,37 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
 def width_over_depth(frame: pd.DataFrame) -> pd.DataFrame:
     """How much more accurate complete networks are than the best exits in the trunk at the same cost, by task.
 
-    Columns: task, exits (the best ones of the trunk between the cheapest and the dearest complete network), ahead (how
-    many of them a complete network beats), gain (mean over them, points). Between two trained sizes a straight line.
-    NaN without such an exit. `frame`: see `answers`.
+    Columns: task, fewer (what the smaller complete networks have less of: filters, pixels, or both), exits (the best
+    ones of the trunk between the cheapest and the dearest complete network), ahead (how many of them a complete network
+    beats), gain (mean over them, points). Between two trained sizes a straight line. NaN without such an exit. `frame`:
+    see `answers`.
     """
     rows = []
     for task, part in frame.groupby("task", sort=False):
         exits, whole = (frontier(part[part["kind"] == kind]) for kind in (IN_TRUNK, COMPLETE))
         exits = exits[exits["share"].between(whole["share"].min(), whole["share"].max())] if len(whole) else exits[:0]
         gain = np.interp(exits["share"], whole["share"], whole["accuracy"]) - exits["accuracy"] if len(exits) else []
-        row = {"task": task, "exits": len(exits), "ahead": int(np.sum(np.asarray(gain) > 0))}
+        smaller = sorted(whole.loc[whole["share"] < 100 - _ROUNDING, "fewer"].unique())
+        row = {"task": task, "fewer": " or ".join(smaller), "exits": len(exits)}
+        row["ahead"] = int(np.sum(np.asarray(gain) > 0))
         rows.append(row | {"gain": float(np.mean(gain)) if len(exits) else np.nan})
     return pd.DataFrame(rows)
+
+
+def late_exits(frame: pd.DataFrame, most: float = 60) -> pd.DataFrame:
+    """How far the best exit of the trunk with at most `most` percent of the cost is from the unmodified network.
+
+    Columns: task, share (percent of the cost), gap (its accuracy minus the unmodified network's, points, test); tasks
+    without such an exit are left out. `frame`: see `answers`.
+    """
+    rows = []
+    for task, part in frame.groupby("task", sort=False):
+        exits = frontier(part[(part["kind"] == IN_TRUNK) & (part["share"] <= most)])
+        if len(exits):
+            whole = part.loc[part["network"] == "Baseline", "accuracy"].iloc[0]
+            best = exits.iloc[-1]
+            rows.append({"task": task, "share": best["share"], "gap": best["accuracy"] - whole})
+    return pd.DataFrame(rows, columns=["task", "share", "gap"])
 
 
 def tried(found: Found, unit: str = "flops", here: Mapping[str, Benchmark] | None = None) -> pd.DataFrame:

@@ -116,6 +116,8 @@ def _family(record: Record) -> str:
         return "nested"
     if len(record.cost()) == 1:
         return "wider" if record.run["width"] > 1 else "static"
+    if not METHODS[record.method].in_trunk:
+        return "cascade"  # all of the network on fewer pixels, then again on more
     return "trecx" if record.method.startswith("trecx") else "exits"
 
 
@@ -142,7 +144,8 @@ class Recommendation:
         method: name of the setting.
         threshold: one for all exits and seeds; None for a network without early exits.
         saved: mean cost saved, as a share of the unmodified network's, mean over seeds.
-        low, high: its 95 % interval over seeds and test samples, at this threshold.
+        low, high: its 95 % interval over seeds and test samples, at this threshold; another draw of the validation
+            samples would choose another one, which `trecx.analysis.beyond.Saving` counts in and this does not.
         accuracy: mean over seeds, a fraction.
         exit_rate: share of the samples that leaves before the final exit.
         params: parameters of all networks together.
@@ -198,8 +201,11 @@ def recommend(
             on all of one task's validation.
 
     Raises:
-        TrecxError: loss or guarantee out of range, a guarantee for a budget, or a budget below the cheapest network.
+        TrecxError: loss, budget or guarantee out of range, a guarantee for a budget, or a budget below the cheapest
+            network.
     """
+    if budget is not None and not 0 < budget < np.inf:
+        raise TrecxError(f"budget {budget:g} is impossible: choose a number of millions above 0")
     if not 0 <= loss < 100:
         raise TrecxError(f"loss {loss} is impossible: choose from 0 to below 100 points of accuracy")
     if guarantee is not None and not 0 < guarantee < 1:

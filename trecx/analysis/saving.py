@@ -6,7 +6,7 @@ import numpy as np
 
 from trecx.analysis.tables import Group, method_points
 from trecx.evaluation.points import chosen_point, paper_point
-from trecx.evaluation.stats import Interval, mean_of_means
+from trecx.evaluation.stats import Interval, Jackknife, jackknife, leaving_one_out, mean_of_means
 from trecx.paper import paper
 
 # Row of the table (below which reference, how the threshold is chosen) -> reference and protocol of
@@ -25,8 +25,8 @@ class Saving:
     """What a method saves, percent of the unmodified network's cost, with its 95 % interval.
 
     by_seed: NaN for a seed that misses the accuracy; interval: such a seed counts as saving nothing, since one would
-    then use the unmodified network. It is over seeds and the samples of validation and test together; its ends are NaN
-    with fewer than three seeds, and where every seed misses.
+    then use the unmodified network. It is over seeds, of the unmodified network too, and the samples of validation and
+    test together; its ends are NaN with fewer than three seeds, and where every seed misses.
     """
 
     by_seed: tuple[float, ...]
@@ -86,15 +86,30 @@ def redrawn(groups: Group, task: str, resamples: int = 100, seed: int = 0) -> di
     return {way: np.array(kept) for way, kept in rows.items()}
 
 
+def rereferenced(groups: Group, task: str) -> dict[tuple[str, str], Jackknife]:
+    """How far the mean of `saved` of T-RecX varies with the trainings of the baseline that sets the reference, by way.
+
+    A seed that misses the accuracy counts as saving nothing here. Empty without the runs.
+    """
+    if not (groups.get("trecx_ev") and groups.get("baseline")):
+        return {}
+    base = [*groups["baseline"]]
+    rest = [{"trecx_ev": groups["trecx_ev"], "baseline": [r for r in base if r is not left]} for left in base]
+    again = [saved(others, task) for others in rest if others["baseline"]]
+    return {way: jackknife([np.nan_to_num(values[way]).mean() for values in again]) for way in WAYS.values()}
+
+
 def saved_interval(groups: Group, task: str) -> Interval:
     """What T-RecX saves one point below our own baseline, threshold from validation: percent, with a 95 % interval.
 
-    Over seeds and, with them, the samples of validation and test; NaN without the runs or where a seed misses it.
+    Over seeds, those of the baseline too, and, with them, the samples of validation and test; NaN without the runs or
+    where a seed misses it.
     """
     values = saved(groups, task)[OURS]
     if not (len(values) and np.isfinite(values).all()):
         return Interval(float("nan"), float("nan"), float("nan"))
-    return mean_of_means([values], known=[float(np.nanvar(redrawn(groups, task)[OURS].mean(1)))])
+    known = float(np.nanvar(redrawn(groups, task)[OURS].mean(1)))
+    return mean_of_means([values], known=[known], references=[rereferenced(groups, task)[OURS]])
 
 
 def saving(
@@ -103,15 +118,16 @@ def saving(
     """What a method saves `drop` points below our own baseline, threshold from validation, misses counted as nothing.
 
     Its interval: Student's over seeds, widened by the variance under `resamples` new draws of validation and test
-    samples, which all seeds and the baseline share.
+    samples, which all seeds and the baseline share, and by that of the baseline's mean over its own trainings.
     """
     base = [np.stack([r.trace(split).correct[:, -1] for r in groups["baseline"]]) for split in ("val", "test")]
     cost = float(groups["baseline"][0].cost(unit)[-1])
     traces = [(r.trace("val", unit=unit), r.trace("test", unit=unit)) for r in groups[method]]
 
-    def by_seed(draws: list[np.ndarray] | None = None) -> np.ndarray:
+    def by_seed(draws: list[np.ndarray] | None = None, reference: tuple[float, float] | None = None) -> np.ndarray:
         on_val, on_test = base if draws is None else [hits[:, d] for hits, d in zip(base, draws, strict=True)]
-        target, tested = float(on_val.mean()) - drop / 100, float(on_test.mean()) - drop / 100
+        of_val, of_test = reference or (float(on_val.mean()), float(on_test.mean()))
+        target, tested = of_val - drop / 100, of_test - drop / 100
         found = []
         for pair in traces:
             val, test = pair if draws is None else [t.take(d) for t, d in zip(pair, draws, strict=True)]
@@ -122,5 +138,7 @@ def saving(
     rng = np.random.default_rng(0)
     sizes = [hits.shape[1] for hits in base]
     again = [np.nan_to_num(by_seed([rng.integers(n, size=n) for n in sizes])).mean() for _ in range(resamples)]
-    interval = mean_of_means([np.nan_to_num(once)], known=[float(np.var(again))])
+    others = zip(*(leaving_one_out(hits.mean(1)).tolist() for hits in base), strict=True)
+    trainings = jackknife([np.nan_to_num(by_seed(reference=pair)).mean() for pair in others])
+    interval = mean_of_means([np.nan_to_num(once)], known=[float(np.var(again))], references=[trainings])
     return Saving(tuple(once.tolist()), interval)

@@ -1,6 +1,6 @@
 """The tables of all benchmarks together: the headline, the claims, and the comparison with prior work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from trecx.analysis import benchmark, beyond
 from trecx.analysis.claims import RULES, Material, as_table, find_claims
 from trecx.analysis.compare import difference, dominance, shown, static_saving
 from trecx.analysis.findings import Finding
-from trecx.analysis.saving import WAYS, redrawn, saved
+from trecx.analysis.saving import WAYS, redrawn, rereferenced, saved
 from trecx.evaluation.points import OperatingPoint, chosen_point
-from trecx.evaluation.stats import Interval, bootstrap_points, mean_of_means
+from trecx.evaluation.stats import Interval, Jackknife, bootstrap_points, mean_of_means
 from trecx.evaluation.trace import Trace
 from trecx.experiments import reference
 from trecx.experiments.results import Results
@@ -37,22 +37,25 @@ def headline(found: Found, here: Mapping[str, beyond.Benchmark]) -> pd.DataFrame
     """What T-RecX saves one point below several references: percent of the unmodified network's FLOPs.
 
     Columns: below (the reference), threshold (how it is chosen), a task each, their mean with its 95 % interval over
-    seeds and, with them, the samples of validation and test. NaN where a seed did not reach the accuracy; a row counts
-    such seeds as saving nothing. `here`: all networks that were trained alike, the smaller ones without exits among
-    them.
+    seeds, those of the reference too, and, with them, the samples of validation and test. NaN where a seed did not
+    reach the accuracy; a row counts such seeds as saving nothing. `here`: all networks that were trained alike, the
+    smaller ones without exits among them.
     """
     rows: list[dict[str, Any]] = []
     ours = {task: saved(found[task].methods, task) for task in found}
     again = {task: redrawn(found[task].methods, task) for task in found}
+    references = {task: rereferenced(found[task].methods, task) for task in found}
     real = not any(results.stand_in for results in found.values())
     for (label, how), way in WAYS.items():
         if way[0] == "paper's baseline" and not real:
             continue  # no figure of the paper's stands beside stand-in data
         by_task = {task: values[way] for task, values in ours.items()}
         other = {task: draws[way] for task, draws in again.items() if draws}
-        rows.append(_row(label, how, by_task, other))
+        trainings = [ways[way] for ways in references.values() if ways]
+        rows.append(_row(label, how, by_task, other, trainings))
         if way == ("own baseline", "validation"):
-            rows.append(_row(label, f"{how}; a miss saves nothing", _or_nothing(by_task), _or_nothing(other)))
+            missed = f"{how}; a miss saves nothing"
+            rows.append(_row(label, missed, _or_nothing(by_task), _or_nothing(other), trainings))
     if real:
         released = {task: _released(task) for task in found}
         rows.append(_row("the paper's baseline", "paper protocol, the authors' weights", released))
@@ -78,7 +81,7 @@ def _smaller(here: Mapping[str, beyond.Benchmark], split: str) -> dict[str, floa
     known = [line for line in lines.values() if line]
     mean = Interval(np.nan, np.nan, np.nan)
     if len(known) == len(lines):
-        mean = mean_of_means([line.saved for line in known], known=[line.known for line in known])
+        mean = beyond.mean_saving(known)
     row = {task: float(line.saved.mean()) if line else np.nan for task, line in lines.items()}
     return row | {"mean": mean.estimate, "low": mean.low, "high": mean.high}
 
@@ -88,17 +91,22 @@ def _or_nothing(by_task: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _row(
-    label: str, how: str, by_task: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray] | None = None
+    label: str,
+    how: str,
+    by_task: Mapping[str, np.ndarray],
+    other: Mapping[str, np.ndarray] | None = None,
+    references: Sequence[Jackknife] = (),
 ) -> dict[str, Any]:
     """Means by task and over tasks; NaN where there are no runs or one of them is NaN.
 
     `other`: task -> the same on other samples (draws, seeds). A draw in which a seed misses the accuracy does not count
-    towards their variance.
+    towards their variance. `references`: that of the trainings of what each task is measured against.
     """
     means = {task: float(np.mean(values)) if len(values) else float("nan") for task, values in by_task.items()}
     mean = Interval(float("nan"), float("nan"), float("nan"))
     if np.isfinite([*means.values()]).all():
-        mean = mean_of_means([*by_task.values()], known=[float(np.nanvar(d.mean(1))) for d in (other or {}).values()])
+        known = [float(np.nanvar(draws.mean(1))) for draws in (other or {}).values()]
+        mean = mean_of_means([*by_task.values()], known=known, references=references)
     return {"below": label, "threshold": how} | means | {"mean": mean.estimate, "low": mean.low, "high": mean.high}
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from trecx.errors import TrecxError
@@ -45,11 +45,41 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, float(mean - half), float(mean + half))
 
 
-def mean_of_means(groups: Sequence[ArrayLike], level: float = 0.95, known: Sequence[float] = ()) -> Interval:
+class Jackknife(NamedTuple):
+    """How far an estimate varies with the trainings of its reference: its variance, and how many trainings show it."""
+
+    variance: float
+    trainings: int
+
+
+def leaving_one_out(values: ArrayLike) -> NDArray[np.float64]:
+    """Means of all values but one, each left out in turn: (n,); empty for a single value."""
+    line = _line(values, "values")
+    return (line.sum() - line) / (len(line) - 1) if len(line) > 1 else np.empty(0)
+
+
+def jackknife(estimates: ArrayLike) -> Jackknife:
+    """Variance of an estimate from those that leave out one training each (Tukey 1958); NaN from fewer than two.
+
+    For a mean of n values it is their variance over n.
+    """
+    line = np.asarray(estimates, dtype=float)
+    n = len(line)
+    return Jackknife(float((n - 1) * line.var()) if n > 1 else np.nan, n)
+
+
+def mean_of_means(
+    groups: Sequence[ArrayLike],
+    level: float = 0.95,
+    known: Sequence[float] = (),
+    references: Sequence[Jackknife] = (),
+) -> Interval:
     """Mean of the means of independent groups (tasks) of per-seed values, all groups weighing the same.
 
     The interval is Welch's: standard errors add in squares, degrees of freedom by Satterthwaite. `known` are variances
-    of the groups' means that seeds do not show, such as those of the test set; they count as exact. No interval (NaN)
+    of the groups' means that seeds do not show, such as those of the test set; they count as exact. `references` are
+    those that come from the trainings of what a group is measured against. They add up as if the two were independent,
+    which makes the interval too wide, not too narrow, where a group is built of its own reference. No interval (NaN)
     where a group has fewer than three values or no group varies; all NaN if any value is NaN.
     """
     lines = [_line(group, "values") for group in groups]
@@ -59,8 +89,11 @@ def mean_of_means(groups: Sequence[ArrayLike], level: float = 0.95, known: Seque
     errors = np.array([line.var(ddof=1) / len(line) for line in lines])  # squared standard errors
     if not errors.sum() > 0:
         return Interval(mean, np.nan, np.nan)
-    total = errors.sum() + sum(known)
-    freedom = total**2 / sum(e**2 / (len(line) - 1) for e, line in zip(errors, lines, strict=True))
+    if not all(np.isfinite(reference.variance) for reference in references):
+        return Interval(mean, np.nan, np.nan)
+    total = errors.sum() + sum(known) + sum(reference.variance for reference in references)
+    estimated = [(e, len(line)) for e, line in zip(errors, lines, strict=True)] + [*references]
+    freedom = total**2 / sum(variance**2 / (n - 1) for variance, n in estimated)
     half = float(stats.t.ppf((1 + _level(level)) / 2, freedom) * np.sqrt(total) / len(lines))
     return Interval(mean, mean - half, mean + half)
 

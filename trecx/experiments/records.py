@@ -190,7 +190,9 @@ def open_record(path: str | Path) -> Record:
             name = f"{name}{PARTIAL}"
             named = [folder for folder, entry in entries.items() if entry == name]
         if not named or name.startswith("."):
-            raise TrecxError(f"no record {str(path)!r}: give a record's folder, or a name from {paths.RECORDS}")
+            raise TrecxError(
+                f"no record {str(path)!r}: give a record's folder, or a name from {paths.PUBLISHED} or {paths.RECORDS}"
+            )
         of = list(dict.fromkeys(found.parent.name for found in named))
         if len(of) > 1:
             raise TrecxError(f"two data sets have a record {str(path)!r}, {' and '.join(of)}: give its folder")

@@ -182,7 +182,8 @@ def shortened(network: EarlyExitNetwork, exits: Iterable[str], end: str = "") ->
         check_choice("exit", tap, taps)
     before = taps[: taps.index(end)] if end else taps
     if late := [tap for tap in taps if tap in kept and tap not in before]:
-        raise TrecxError(f"exit {late[0]!r} does not come before the end {end!r}: choose from {', '.join(before)}")
+        others = f"choose from {', '.join(before)}" if before else "no exit does, so give none"
+        raise TrecxError(f"exit {late[0]!r} does not come before the end {end!r}: {others}")
     if not end and isinstance(network.final, ConcatHead) and kept != set(taps):
         raise TrecxError("the final head reads the early exit's maps: keep that exit, or end the network there")
     rows = stages(network.backbone)

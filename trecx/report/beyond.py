@@ -234,13 +234,20 @@ def depth_or_width(frame: pd.DataFrame, titles: Titles) -> str:
     known = frame[frame["exits"] > 0]
     ahead, behind = known[known["gain"] > 0], known[known["gain"] <= 0]
     said = []
-    for rows, words in ((ahead, "beats depth"), (behind, "does not beat depth")):
-        if len(rows):
-            gains = [f"{row.gain:+.1f}".replace("-", MINUS) for row in rows.itertuples()]
-            pairs = zip(rows["task"], gains, strict=True)
-            each = listed(f"{titles[task]} ({gain} points)" for task, gain in pairs)
-            said.append(f"Width {words} on {each}.")
+    for rows, beat in ((ahead, ("beats", "beat")), (behind, ("does not beat", "do not beat"))):
+        for narrow, few in rows.groupby(rows["fewer"] != "pixels", sort=False):
+            each = listed(f"{titles[row.task]} ({_signed(row.gain, 1)} points)" for row in few.itertuples())
+            if narrow:
+                said.append(f"Width {beat[0]} depth on {each}.")
+            else:
+                said.append(f"Fewer pixels {beat[1]} depth on {each}; no narrower network was trained alike there.")
     return " ".join(said) or "No exit in a trunk costs as much as a complete network that was trained."
+
+
+def late_exits(frame: pd.DataFrame, titles: Titles) -> str:
+    """Rows of `trecx.analysis.beyond.late_exits` in words."""
+    each = [f"{_signed(row.gap, 1)} points on {titles[row.task]}" for row in frame.itertuples()]
+    return listed(each) if each else "not known"
 
 
 def readable(frame: pd.DataFrame, titles: Titles) -> pd.DataFrame:

@@ -373,8 +373,9 @@ BEYOND = {
             "recommendations",
             beyond.recommendations,
             "What to use when: chosen on validation, on means over seeds, one threshold for all of them; test results "
-            "with 95 % intervals over seeds and {samples}. With a guarantee the networks lose no more than that with "
-            "the given probability.",
+            "with 95 % intervals over seeds and {samples} at that threshold; the table of savings has a threshold for "
+            "each seed, and counts in that other validation samples would choose another one. With a guarantee the "
+            "networks lose no more than that, on the mean over seeds, with the given probability.",
             _each("saved; low; high; accuracy; exit rate; worst case", "%") | {"loss": "points"},
             _each("saved; low; high; exit rate", ".1f")
             | {"threshold": ".3f", "accuracy": ".2f", "worst case": ".0f", "loss": "g"},
