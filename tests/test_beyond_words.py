@@ -11,6 +11,7 @@ from trecx.analysis import overview as rows
 from trecx.analysis.beyond import CHOSEN, COMPLETE, IN_TRUNK, ROWS, SHARES, frontier, late_exits, width_over_depth
 from trecx.analysis.gates import ONE
 from trecx.analysis.wording import sizes_in_words
+from trecx.evaluation.stats import Interval
 from trecx.report import beyond, overview
 from trecx.report.catalogue import BEYOND
 
@@ -278,3 +279,8 @@ def test_what_one_would_use_is_named_in_few_words(network: str, said: str) -> No
     frame = saved(BETTER, BETTER)
     frame.loc[frame["task"] == "ic", "network"] = network
     assert f"<td>smaller network first: {said}</td>" in beyond.use(frame, HERE, TITLES)
+
+
+def test_percentages_have_a_true_minus() -> None:
+    assert beyond.percent(Interval(3.14, -2.0, 8.28)) == f"3.1 % [{MINUS}2.0, 8.3]"
+    assert beyond.percent(Interval(3.14, np.nan, np.nan)) == "3.1 %"

@@ -29,7 +29,8 @@ def percent(value: Interval, digits: int = 1) -> str:
     if np.isnan(value.estimate):
         return "not known"
     text = f"{value.estimate:.{digits}f} %"
-    return text + (f" [{value.low:.{digits}f}, {value.high:.{digits}f}]" if np.isfinite(value.low) else "")
+    text += f" [{value.low:.{digits}f}, {value.high:.{digits}f}]" if np.isfinite(value.low) else ""
+    return text.replace("-", MINUS)
 
 
 def _saved(row: Mapping[str, Any]) -> Interval:
