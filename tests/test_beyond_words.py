@@ -143,6 +143,10 @@ def test_width_against_depth_is_read_off_the_line_between_complete_networks() ->
         f"Fewer pixels do not beat depth on Speech Commands ({MINUS}4.0 points); no narrower network was trained alike "
         "there."
     )
+    beaten = answers((COMPLETE, 30, 79), task="kws")  # a narrower network that is no better was trained, too
+    assert "Width does not beat" in beyond.depth_or_width(
+        width_over_depth(pd.concat([other.assign(fewer="pixels"), beaten])), TITLES
+    )
     single = answers((IN_TRUNK, 65, 84)).assign(seeds=1)  # below three trainings: left out where others have them
     assert width_over_depth(pd.concat([frame, single]))["gain"].tolist() == [pytest.approx(2)]
     none = width_over_depth(answers((COMPLETE, 100, 90), (IN_TRUNK, 60, 83)))

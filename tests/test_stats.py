@@ -58,6 +58,7 @@ def test_a_jackknife_of_means_is_the_variance_of_the_mean():
     assert_allclose(stats.jackknife(without), (values.var(ddof=1) / 6, 6))
     assert np.isnan(stats.jackknife([1.0]).variance)  # one training shows nothing
     assert len(stats.leaving_one_out([1.0])) == 0
+    assert stats.leaving_one_out([25 / 48, 1, 1, 1, 1]).max() == 1  # an accuracy stays one
 
 
 def test_the_trainings_of_the_reference_widen_an_interval_as_welch_says():

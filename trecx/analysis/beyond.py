@@ -572,17 +572,17 @@ def frontier(rows: pd.DataFrame) -> pd.DataFrame:
 def width_over_depth(frame: pd.DataFrame) -> pd.DataFrame:
     """How much more accurate complete networks are than the best exits in the trunk at the same cost, by task.
 
-    Columns: task, fewer (what the smaller complete networks have less of: filters, pixels, or both), exits (the best
-    ones of the trunk between the cheapest and the dearest complete network), ahead (how many of them a complete network
-    beats), gain (mean over them, points). Between two trained sizes a straight line. NaN without such an exit. `frame`:
-    see `answers`.
+    Columns: task, fewer (what the smaller complete networks have less of: filters, pixels, `filters or pixels`, empty
+    without any), exits (the best ones of the trunk between the cheapest and the dearest complete network), ahead (how
+    many of them a complete network beats), gain (mean over them, points). Between two trained sizes a straight line.
+    NaN without such an exit. `frame`: see `answers`.
     """
     rows = []
     for task, part in frame.groupby("task", sort=False):
         exits, whole = (frontier(part[part["kind"] == kind]) for kind in (IN_TRUNK, COMPLETE))
         exits = exits[exits["share"].between(whole["share"].min(), whole["share"].max())] if len(whole) else exits[:0]
         gain = np.interp(exits["share"], whole["share"], whole["accuracy"]) - exits["accuracy"] if len(exits) else []
-        smaller = sorted(whole.loc[whole["share"] < 100 - _ROUNDING, "fewer"].unique())
+        smaller = sorted(part.loc[(part["kind"] == COMPLETE) & (part["share"] < 100 - _ROUNDING), "fewer"].unique())
         row = {"task": task, "fewer": " or ".join(smaller), "exits": len(exits)}
         row["ahead"] = int(np.sum(np.asarray(gain) > 0))
         rows.append(row | {"gain": float(np.mean(gain)) if len(exits) else np.nan})

@@ -14,10 +14,10 @@ class Evidence:
     """One number behind a verdict.
 
     measure: what is measured, in words; label: where (a task, an exit, a place of the exit, a task and a rival).
-    estimate, low, high: the number and its 95 % interval, over seeds and test samples (savings: over seeds alone), in
-    `unit`; NaN where there is none. paper: what the paper has there, in the same unit, NaN if it says nothing. by_seed:
-    the same number of each seed, NaN for one that missed its target. sides: (ours, theirs), what was compared. verdict:
-    that on this number alone, empty where it is only shown beside others.
+    estimate, low, high: the number and its 95 % interval, over seeds and test samples (savings: also validation samples
+    and the trainings of the baseline), in `unit`; NaN where there is none. paper: what the paper has there, in the same
+    unit, NaN if it says nothing. by_seed: the same number of each seed, NaN for one that missed its target. sides:
+    (ours, theirs), what was compared. verdict: that on this number alone, empty where it is only shown beside others.
     """
 
     measure: str

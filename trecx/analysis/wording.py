@@ -134,7 +134,8 @@ def _savings(finding: Finding) -> str:
 
     def text(item: Evidence) -> str:
         seeds = ", ".join("missed" if np.isnan(value) else f"{value:.1f}" for value in item.by_seed)
-        saved = _percent(item, 1) + (f" [{item.low:.1f}, {item.high:.1f}]" if np.isfinite(item.low) else "")
+        saved = _percent(item, 1)
+        saved += f" [{item.low:.1f}, {item.high:.1f}]".replace("-", MINUS) if np.isfinite(item.low) else ""
         other = by_paper[item.label]
         under_theirs = _percent(other, 1) if np.isfinite(other.estimate) else "not reached"
         return f"{saved} (by seed {seeds}; paper protocol {under_theirs}; paper {item.paper} %)"

@@ -55,7 +55,8 @@ class Jackknife(NamedTuple):
 def leaving_one_out(values: ArrayLike) -> NDArray[np.float64]:
     """Means of all values but one, each left out in turn: (n,); empty for a single value."""
     line = _line(values, "values")
-    return (line.sum() - line) / (len(line) - 1) if len(line) > 1 else np.empty(0)
+    # Not from their sum, whose rounding can lift a mean of ones above one.
+    return np.array([np.delete(line, k).mean() for k in range(len(line))]) if len(line) > 1 else np.empty(0)
 
 
 def jackknife(estimates: ArrayLike) -> Jackknife:

@@ -295,8 +295,8 @@ TOGETHER = {
         Table(
             "headline",
             lambda found: together.headline(found, beyond.benchmarks(widened("published", found))),
-            "FLOPs saved one point below the accuracy of a reference; 95 % intervals of the mean are over seeds and "
-            "samples.",
+            "FLOPs saved one point below the accuracy of a reference; 95 % intervals of the mean are over seeds, "
+            "those of the unmodified network too, and samples.",
             _each(f"{_TASKS}; mean; low; high", "%"),
             _each(f"{_TASKS}; mean; low; high", ".1f"),
         ),

@@ -441,8 +441,8 @@ def _draw_ways(ax: Axes, benchmark: Benchmark, drop: float) -> None:
 def answers(frame: pd.DataFrame) -> Figure:
     """How good an answer is for its cost, a panel a task: exits in the trunk, and complete networks.
 
-    Lines join those that are more accurate than everything cheaper of their kind. `frame`: see
-    `trecx.analysis.beyond.answers`.
+    Lines join those that are more accurate than everything cheaper of their kind, see `trecx.analysis.beyond.frontier`.
+    `frame`: see `trecx.analysis.beyond.answers`.
     """
     tasks = frame["task"].unique()
     figure, axes = _subplots(len(tasks), figsize=(5.4, 3.1 * len(tasks) + 0.5), squeeze=False)
