@@ -118,7 +118,7 @@ def _family(record: Record) -> str:
         return "wider" if record.run["width"] > 1 else "static"
     if not METHODS[record.method].in_trunk:
         return "cascade"  # all of the network on fewer pixels, then again on more
-    return "trecx" if record.method.startswith("trecx") else "exits"
+    return "trecx" if METHODS[record.method].head == "trecx" else "exits"
 
 
 def _shortened(label: str, records: Sequence[Record]) -> Iterator[Candidate]:
