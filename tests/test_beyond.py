@@ -1,6 +1,7 @@
 """What goes beyond the paper: the table of savings with its price, held against a second way to compute each cell."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from trecx.evaluation.points import chosen_point
 from trecx.evaluation.stats import paired_difference
 from trecx.experiments.composed import cascade, peak_memory
 from trecx.experiments.records import Record
-from trecx.experiments.results import Results, alike, gather
+from trecx.experiments.results import Results, alike, gather, widened
 from trecx.experiments.runs import Run
 from trecx.report import catalogue, figures
 from trecx.report.style import WAYS
@@ -78,6 +79,27 @@ def test_what_a_teacher_gives_is_held_against_a_taught_baseline(found: dict[str,
     assert row["saved"] == pytest.approx(np.mean([100 * p.reduction if p.reached else 0 for p in points]))
     # Nobody is measured against an untaught network with a taught whole one behind it.
     assert not [one.label for one in Benchmark(results).candidates if one.label.endswith("then taught by the baseline")]
+
+
+def test_a_cheaper_head_is_held_against_the_papers(found: dict[str, Results], tmp_path: Path) -> None:
+    assert beyond.cheaper_head({task: Benchmark(of) for task, of in found.items()}).empty  # nobody trained one
+    here = {}
+    for task, of in found.items():
+        made = {
+            name: [write_record(Run(task, name, seed=seed), tmp_path, 240, accuracy) for seed in range(3)]
+            for name, accuracy in (("trecx_no_ev", 0.7), ("trecx_stride_first", 0.8))
+        }
+        here[task] = Benchmark(replace(of, methods=of.methods | made))
+    frame = beyond.cheaper_head(here, 5).set_index("task")
+    assert frame.index.tolist() == ["ic", "kws", "mean"]
+    for task, on in here.items():
+        for column, method in (("own", "trecx_ev"), ("no EV", "trecx_no_ev"), ("saved", "trecx_stride_first")):
+            (one,) = (one for one in on.candidates if one.records is on.found.methods[method])
+            assert frame.loc[task, column] == pytest.approx(beyond.saving(on, one, 5, 0).saved.mean())
+    for column in ("own", "no EV", "saved", "given up"):
+        assert frame.loc["mean", column] == pytest.approx(frame.loc[["ic", "kws"], column].mean())
+    head = next(one for one in here["ic"].candidates if one.records is here["ic"].found.methods["trecx_stride_first"])
+    assert head.family == "exits"  # not the paper's
 
 
 def test_exits_that_are_trained_alone_are_held_against_the_end_of_their_trunk(tmp_path: Path) -> None:
@@ -380,4 +402,10 @@ def test_published_savings(capsys: pytest.CaptureFixture[str]) -> None:
         "kws": beyond.ROWS["cascade"],
         "vww": beyond.ROWS["exits"],
     }
+    # Chapter 05: with a cheaper head T-RecX saves about what a smaller network saves, and more than with the paper's.
+    head = (
+        beyond.cheaper_head(beyond.benchmarks(widened("published", gather("published")))).set_index("task").loc["mean"]
+    )
+    assert abs(head["saved"] - saved["mean", beyond.ROWS["static"]]) < 3
+    assert head["low"] > head["own"]
     assert saved["vww", beyond.ROWS["cascade"]] < saved["vww", beyond.ROWS["static"]]

@@ -401,6 +401,30 @@ def taught(found: Found, unit: str = "flops") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def cheaper_head(here: Mapping[str, Benchmark], drop: float = 1) -> pd.DataFrame:
+    """What T-RecX saves with an exit head that strides before it widens; empty where a task has none.
+
+    Columns: task (or mean), own (saved by the paper's T-RecX, percent), no EV (the same without early view, as the
+    other head has none), saved (with the other head), low, high (95 %), given up (points on test).
+    """
+
+    def lines(method: str) -> list[Saving]:
+        made = [(on, one, on.found.methods.get(method)) for on in here.values() for one in on.candidates]
+        return [saving(on, one, drop, 0) for on, one, records in made if records and one.records is records]
+
+    papers, plain, cheaper = (lines(method) for method in ("trecx_ev", "trecx_no_ev", "trecx_stride_first"))
+    if not len(papers) == len(plain) == len(cheaper) == len(here) > 0:
+        return pd.DataFrame()
+    groups = [(task, [papers[k]], [plain[k]], [cheaper[k]]) for k, task in enumerate(here)]
+    rows: list[dict[str, Any]] = []
+    for task, own, without, others in [*groups, ("mean", papers, plain, cheaper)]:
+        found = mean_saving(others)
+        row: dict[str, Any] = {"task": task, "own": mean_saving(own).estimate, "no EV": mean_saving(without).estimate}
+        row |= {"saved": found.estimate, "low": found.low, "high": found.high}
+        rows.append(row | {"given up": float(np.mean([line.given_up.mean() for line in others]))})
+    return pd.DataFrame(rows)
+
+
 def heads_alone(here: Mapping[str, Benchmark]) -> pd.DataFrame:
     """Tasks whose best exits were trained alone, held against the end of the trunk that they leave as it was released.
 

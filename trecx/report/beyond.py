@@ -150,6 +150,24 @@ def taught(frame: pd.DataFrame, titles: Titles) -> str:
     )
 
 
+def saved_on_average(frame: pd.DataFrame) -> str:
+    """The row of the mean of a frame with what is saved by task; 'not known' without one."""
+    return percent(_saved(frame.iloc[-1])) if len(frame) else "not known"
+
+
+def cheaper_head(frame: pd.DataFrame, titles: Titles) -> str:
+    """Rows of `trecx.analysis.beyond.cheaper_head` in words; empty without any."""
+    if frame.empty:
+        return ""
+    *tasks, mean = frame.to_dict("records")
+    each = listed(f"{percent(_saved(row))} on {titles[row['task']]} ({row['own']:.1f} %)" for row in tasks)
+    return (
+        f"With it T-RecX saves {percent(_saved(mean))} on average, and gives up {mean['given up']:.2f} points on test. "
+        f"The paper's T-RecX saves {mean['own']:.1f} %, and with the paper's head but no early view "
+        f"{mean['no EV']:.1f} %. By benchmark, the paper's in brackets: {each}."
+    )
+
+
 def heads_alone(frame: pd.DataFrame, titles: Titles) -> str:
     """Rows of `trecx.analysis.beyond.heads_alone` in words; empty without any."""
     return " ".join(
