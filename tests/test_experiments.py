@@ -172,10 +172,18 @@ def test_recipe_text_says_what_a_recipe_leaves_out_and_adds(tmp_path: Path) -> N
 
 def test_the_project_s_sweeps_have_distinct_runs_in_known_groups() -> None:
     runs = load(paths.SWEEPS / "speech_commands.yaml")
-    assert len({run.name for run in runs}) == len(runs) == 94
+    assert len({run.name for run in runs}) == len(runs) == 99
     assert {run.data for run in runs} == {"speech_commands"}
     five = [run.method for run in runs if not settings_in_words(run, runs[0]) and run.seed == 4]
-    ours = ["baseline", "baseline_ee", "trecx_concat", "trecx_ev", "trecx_no_ev", "trecx_no_transfer"]
+    ours = [
+        "baseline",
+        "baseline_ee",
+        "trecx_concat",
+        "trecx_ev",
+        "trecx_no_ev",
+        "trecx_no_transfer",
+        "trecx_stride_first",
+    ]
     assert sorted(five) == sorted([*ours, "branchynet", "branchynet_fair", "sdn", "sdn_fair"])
 
 
