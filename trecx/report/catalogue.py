@@ -390,7 +390,8 @@ BEYOND = {
         Table(
             "tried",
             beyond.tried,
-            "Every setting that was trained, and cascades of two, answers not mixed: what it saves one point below our "
+            "Every setting with three trainings or more, where there are any, and cascades of two, answers not mixed: "
+            "what it saves one point below our "
             "own baseline, beside what smaller networks without exits save; means over seeds, a seed that misses the "
             "accuracy on validation saves nothing.",
             {"saved": "%", "static": "%", "given up": "points"},
