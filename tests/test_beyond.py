@@ -98,6 +98,14 @@ def test_a_cheaper_head_is_held_against_the_papers(found: dict[str, Results], tm
             assert frame.loc[task, column] == pytest.approx(beyond.saving(on, one, 5, 0).saved.mean())
     for column in ("own", "no EV", "saved", "given up"):
         assert frame.loc["mean", column] == pytest.approx(frame.loc[["ic", "kws"], column].mean())
+    made = {task: on.found.methods["trecx_stride_first"][0] for task, on in here.items()}
+    for column, shares in (
+        ("parameters", {task: record.params / here[task].baseline[0].params for task, record in made.items()}),
+        ("worst case", {task: record.cost()[-1] / here[task].base for task, record in made.items()}),
+    ):
+        assert frame[column].to_dict() == pytest.approx(
+            {k: 100 * v for k, v in shares.items()} | {"mean": 100 * max(shares.values())}
+        )
     head = next(one for one in here["ic"].candidates if one.records is here["ic"].found.methods["trecx_stride_first"])
     assert head.family == "exits"  # not the paper's
 

@@ -405,7 +405,8 @@ def cheaper_head(here: Mapping[str, Benchmark], drop: float = 1) -> pd.DataFrame
     """What T-RecX saves with an exit head that strides before it widens; empty where a task has none.
 
     Columns: task (or mean), own (saved by the paper's T-RecX, percent), no EV (the same without early view, as the
-    other head has none), saved (with the other head), low, high (95 %), given up (points on test).
+    other head has none), saved (with the other head), low, high (95 %), given up (points on test), parameters and worst
+    case (percent of the unmodified network's; the largest of the tasks).
     """
 
     def lines(method: str) -> list[Saving]:
@@ -415,13 +416,17 @@ def cheaper_head(here: Mapping[str, Benchmark], drop: float = 1) -> pd.DataFrame
     papers, plain, cheaper = (lines(method) for method in ("trecx_ev", "trecx_no_ev", "trecx_stride_first"))
     if not len(papers) == len(plain) == len(cheaper) == len(here) > 0:
         return pd.DataFrame()
-    groups = [(task, [papers[k]], [plain[k]], [cheaper[k]]) for k, task in enumerate(here)]
+    params = [100 * line.record.params / on.baseline[0].params for line, on in zip(cheaper, here.values(), strict=True)]
+    groups = [(task, slice(k, k + 1)) for k, task in enumerate(here)]
     rows: list[dict[str, Any]] = []
-    for task, own, without, others in [*groups, ("mean", papers, plain, cheaper)]:
+    for task, part in [*groups, ("mean", slice(None))]:
+        own, without, others = papers[part], plain[part], cheaper[part]
         found = mean_saving(others)
         row: dict[str, Any] = {"task": task, "own": mean_saving(own).estimate, "no EV": mean_saving(without).estimate}
         row |= {"saved": found.estimate, "low": found.low, "high": found.high}
-        rows.append(row | {"given up": float(np.mean([line.given_up.mean() for line in others]))})
+        row |= {"given up": float(np.mean([line.given_up.mean() for line in others]))}
+        row |= {"parameters": max(params[part]), "worst case": max(line.worst for line in others)}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

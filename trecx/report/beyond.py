@@ -151,8 +151,10 @@ def taught(frame: pd.DataFrame, titles: Titles) -> str:
 
 
 def saved_on_average(frame: pd.DataFrame) -> str:
-    """The row of the mean of a frame with what is saved by task; 'not known' without one."""
-    return percent(_saved(frame.iloc[-1])) if len(frame) else "not known"
+    """The last row of `trecx.analysis.beyond.cheaper_head`, the mean, with its price; 'not known' without one."""
+    if frame.empty:
+        return "not known"
+    return f"{percent(_saved(frame.iloc[-1]))} for {frame['given up'].iloc[-1]:.2f} points on test"
 
 
 def cheaper_head(frame: pd.DataFrame, titles: Titles) -> str:
@@ -164,7 +166,9 @@ def cheaper_head(frame: pd.DataFrame, titles: Titles) -> str:
     return (
         f"With it T-RecX saves {percent(_saved(mean))} on average, and gives up {mean['given up']:.2f} points on test. "
         f"The paper's T-RecX saves {mean['own']:.1f} %, and with the paper's head but no early view "
-        f"{mean['no EV']:.1f} %. By benchmark, the paper's in brackets: {each}."
+        f"{mean['no EV']:.1f} %. By benchmark, the paper's in brackets: {each}. It stores up to "
+        f"{mean['parameters']:.0f} % of the unmodified network's parameters, and one sample costs up to "
+        f"{mean['worst case']:.0f} % of what one costs there."
     )
 
 

@@ -391,9 +391,8 @@ BEYOND = {
             "tried",
             beyond.tried,
             "Every setting with three trainings or more, where there are any, and cascades of two, answers not mixed: "
-            "what it saves one point below our "
-            "own baseline, beside what smaller networks without exits save; means over seeds, a seed that misses the "
-            "accuracy on validation saves nothing.",
+            "what it saves one point below our own baseline, beside what smaller networks without exits save; means "
+            "over seeds, a seed that misses the accuracy on validation saves nothing.",
             {"saved": "%", "static": "%", "given up": "points"},
             {"saved": ".1f", "static": ".1f", "given up": ".2f"},
         ),
